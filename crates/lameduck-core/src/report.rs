@@ -1,0 +1,181 @@
+//! The drain report: what every exit of `lameduck run` writes, as JSON. Schema `lameduck.drain/1`.
+//!
+//! Fields are only ever added within a schema version. Times are seconds (`_s`) after the start of the drain.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::Budget;
+use crate::duration::seconds;
+use crate::timeline::Timeline;
+
+/// The schema of [`DrainReport`].
+pub const SCHEMA: &str = "lameduck.drain/1";
+
+/// What began the drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A stop signal.
+    Signal,
+    /// `lameduck drain`, or the admin request.
+    Request,
+    /// The app exited by itself; nothing was drained.
+    AppExit,
+}
+
+/// Where the figures about traffic come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrafficSource {
+    /// `sock_diag(7)`: connections, and when data last moved on each.
+    SockDiag,
+    /// `/proc/net/tcp{,6}`: connections, but not when data moved.
+    ProcNetTcp,
+    /// Neither could be read: quiet was not measured.
+    None,
+}
+
+/// A phase of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Everything is still accepted; clients are asked to leave.
+    LameDuck,
+    /// Requests in flight finish.
+    Draining,
+    /// The app stops.
+    Stopping,
+    /// What is left is killed.
+    Killing,
+}
+
+/// Why a phase ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedBy {
+    /// Traffic was measured quiet with nothing in flight.
+    Quiet,
+    /// Nothing listens, so nothing can arrive.
+    NothingListens,
+    /// Quiet could not be measured and the least time had passed.
+    MinimumPassed,
+    /// Nothing was in flight.
+    NothingInFlight,
+    /// The phase's share of the budget was spent.
+    BudgetSpent,
+    /// The app exited by itself.
+    AppExited,
+    /// Every process of the app exited.
+    AllExited,
+    /// The stop signal came again and `--force-on-repeat` was given.
+    Forced,
+    /// The mode does not drain (`observe`).
+    NotActing,
+}
+
+/// A phase's share and use of the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PhaseUse {
+    /// Which.
+    pub phase: Phase,
+    /// Its share.
+    #[serde(rename = "budget_s", with = "seconds")]
+    pub budget: Duration,
+    /// What it used.
+    #[serde(rename = "used_s", with = "seconds")]
+    pub used: Duration,
+    /// Why it ended.
+    pub ended_by: EndedBy,
+}
+
+/// What was seen of traffic after the drain began. Where `source` is `none`, every figure is absent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Where the figures come from.
+    pub source: TrafficSource,
+    /// The app's listening ports.
+    pub ports: Vec<u16>,
+    /// Connections open when the drain began.
+    pub connections_at_start: Option<u32>,
+    /// Connections opened after that.
+    pub new_connections: Option<u32>,
+    /// Times data arrived on a connection: at least this many requests were served that an exit on TERM would have lost.
+    pub arrivals: Option<u32>,
+    /// Probe connections and those of ignored sources; they are not in the other figures.
+    pub ignored: Option<u32>,
+    /// The last arrival, seconds after the drain began.
+    #[serde(rename = "last_arrival_s")]
+    pub last_arrival: Option<f64>,
+    /// Connections open when the app was told to stop.
+    pub open_at_stop: Option<u32>,
+    /// Requests in flight when the app was told to stop.
+    pub in_flight_at_stop: Option<u32>,
+    /// Connections still open when the app was killed: each is a forced close, a counted failure.
+    pub forced_closes: Option<u32>,
+    /// Arrivals by source address, busiest first; at most 16.
+    pub by_source: Vec<SourceCount>,
+}
+
+/// Arrivals from one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCount {
+    /// The address.
+    pub address: std::net::IpAddr,
+    /// How many.
+    pub arrivals: u32,
+}
+
+/// How the app ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// lameduck's own exit status, after `--map-exit`.
+    pub status: u8,
+    /// The app's exit code, where it exited.
+    pub app_code: Option<u8>,
+    /// The signal that ended the app, where one did.
+    pub app_signal: Option<u8>,
+}
+
+/// The processes of the app.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processes {
+    /// Statuses collected, the main process and every orphan.
+    pub reaped: u64,
+    /// Processes killed by SIGKILL.
+    pub killed: u32,
+}
+
+/// The whole report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// lameduck's version.
+    pub version: String,
+    /// `on` or `observe`.
+    pub mode: String,
+    /// The command, as given.
+    pub command: Vec<String>,
+    /// What began the drain.
+    pub origin: Origin,
+    /// The division of the grace period.
+    pub budget: Budget,
+    /// What each phase used of it, in order.
+    pub phases: Vec<PhaseUse>,
+    /// The process lane, and what was seen of the routing lane.
+    pub timeline: Timeline,
+    /// What was seen of traffic.
+    pub traffic: Traffic,
+    /// How the app ended.
+    pub exit: Exit,
+    /// Its processes.
+    pub processes: Processes,
+    /// From the start of the drain to the exit.
+    #[serde(rename = "took_s", with = "seconds")]
+    pub took: Duration,
+    /// Grace left at the exit, margin included.
+    #[serde(rename = "unused_grace_s", with = "seconds")]
+    pub unused_grace: Duration,
+}
