@@ -1,0 +1,446 @@
+use lameduck_core::budget::Shares;
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy() -> Policy {
+    Policy {
+        budget: Budget::divide(&Shares::default()).unwrap(),
+        on_stop: OnStop::Drain,
+        stop_signals: Signal::TERM.bit(),
+        rewrites: Rewrites::default(),
+        stop_with: None,
+        on_main_end: OnMainEnd::StopOthers,
+        descendants: true,
+        force_on_repeat: false,
+        pre_stop: false,
+        stop_command: false,
+        suspend_self: true,
+    }
+}
+
+const fn at(millis: u64) -> Time {
+    Duration::from_millis(millis)
+}
+
+/// A machine in a story: each line is a time, an event, and the actions that must follow.
+struct Story {
+    machine: Machine,
+}
+
+impl Story {
+    fn of(policy: Policy) -> Story {
+        let mut story = Story { machine: Machine::new(policy) };
+        story.when(0, Event::Started, &[Action::Record(Moment::Started)]);
+        story
+    }
+
+    fn when(&mut self, millis: u64, event: Event, expect: &[Action]) {
+        let (machine, actions) = step(self.machine, at(millis), event);
+        let got: Vec<_> = actions.iter().collect();
+        assert_eq!(got, expect, "at {millis} ms, {event:?}");
+        self.machine = machine;
+    }
+
+    /// The same, where the actions are not the point.
+    fn after(&mut self, millis: u64, event: Event) {
+        self.machine = step(self.machine, at(millis), event).0;
+    }
+}
+
+fn traffic(last_arrival: u64, in_flight: u32) -> Event {
+    Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(last_arrival)), in_flight })
+}
+
+const TERM: Event = Event::Signal(Signal::TERM);
+
+fn ended(phase: Phase, used: u64, by: EndedBy) -> Action {
+    Action::PhaseEnded { phase, used: at(used), by }
+}
+
+const DRAIN_BEGINS: [Action; 3] =
+    [Action::Record(Moment::TermReceived), Action::Watch, Action::Record(Moment::LameDuckBegan)];
+
+#[test]
+fn quiet_ends_the_lame_duck_then_the_app_is_told() {
+    let mut story = Story::of(policy());
+    story.when(1000, TERM, &DRAIN_BEGINS);
+    story.when(4000, traffic(3990, 0), &[]);
+    story.when(5990, traffic(3990, 0), &[]); // quiet for 2 s, but not yet --min
+    story.when(
+        6000,
+        traffic(3990, 0),
+        &[
+            Action::Record(Moment::Quiet),
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 5000, EndedBy::Quiet),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+    story.when(6100, Event::MainEnded(Ending::Code(0)), &[Action::SignalOthers(Signal::TERM)]);
+    story.when(
+        6200,
+        Event::AllEnded,
+        &[
+            ended(Phase::Stopping, 200, EndedBy::AllExited),
+            Action::Record(Moment::Exited),
+            Action::TellWaiters,
+            Action::Exit(0),
+        ],
+    );
+    assert_eq!(story.machine.state(), State::Exited { status: 0 });
+}
+
+#[test]
+fn a_request_in_flight_holds_the_lame_duck_then_draining_then_the_stop_comes_anyway() {
+    let mut story = Story::of(policy());
+    story.when(0, TERM, &DRAIN_BEGINS);
+    story.when(10_000, traffic(100, 1), &[]);
+    story.when(
+        17_400,
+        traffic(100, 1),
+        &[
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 17_400, EndedBy::BudgetSpent),
+            Action::Record(Moment::DrainingBegan),
+        ],
+    );
+    assert_eq!(story.machine.deadline(), Some(at(23_200)));
+    story.when(
+        23_200,
+        Event::Tick,
+        &[
+            ended(Phase::Draining, 5_800, EndedBy::BudgetSpent),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn nothing_listens_so_nothing_is_waited_for() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.when(
+        1,
+        Event::Traffic(Seen { listeners: Some(0), last_arrival: None, in_flight: 0 }),
+        &[
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 1, EndedBy::NothingListens),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn unmeasured_traffic_takes_the_minimum() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.when(4999, Event::Traffic(Seen::default()), &[]);
+    story.after(5000, Event::Traffic(Seen::default()));
+    assert_eq!(story.machine.state(), State::Stopping);
+}
+
+#[test]
+fn an_app_that_exits_by_itself_ends_any_wait_at_once() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.when(
+        100,
+        Event::MainEnded(Ending::Code(3)),
+        &[
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 100, EndedBy::AppExited),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalOthers(Signal::TERM),
+        ],
+    );
+    story.after(101, Event::AllEnded);
+    assert_eq!(story.machine.state(), State::Exited { status: 3 });
+}
+
+#[test]
+fn what_does_not_stop_is_killed_a_margin_before_the_platform_does() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.after(5000, traffic(0, 0));
+    assert_eq!(story.machine.deadline(), Some(at(17_000)), "halfway to the kill, the others are told too");
+    story.when(17_000, Event::Tick, &[Action::SignalOthers(Signal::TERM)]);
+    assert_eq!(story.machine.deadline(), Some(at(29_000)));
+    story.when(
+        29_000,
+        Event::Tick,
+        &[ended(Phase::Stopping, 24_000, EndedBy::BudgetSpent), Action::Record(Moment::Killed), Action::KillAll],
+    );
+    story.when(29_050, Event::Tick, &[Action::KillAll]);
+    story.after(29_060, Event::MainEnded(Ending::Killed(Signal::KILL)));
+    story.after(29_070, Event::AllEnded);
+    assert_eq!(story.machine.state(), State::Exited { status: 137 });
+}
+
+#[test]
+fn what_can_not_be_killed_does_not_outlive_the_grace() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.after(5000, traffic(0, 0));
+    story.after(29_000, Event::Tick);
+    story.after(30_000, Event::Tick);
+    assert_eq!(story.machine.state(), State::Exited { status: 137 });
+}
+
+#[test]
+fn a_second_term_changes_nothing_unless_it_may() {
+    let mut patient = Story::of(policy());
+    patient.after(0, TERM);
+    patient.when(100, TERM, &[]);
+    let mut forced = Story::of(Policy { force_on_repeat: true, ..policy() });
+    forced.after(0, TERM);
+    forced.when(
+        100,
+        TERM,
+        &[
+            ended(Phase::LameDuck, 100, EndedBy::Forced),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+    forced.when(
+        200,
+        TERM,
+        &[ended(Phase::Stopping, 100, EndedBy::Forced), Action::Record(Moment::Killed), Action::KillAll],
+    );
+}
+
+#[test]
+fn a_drain_on_request_waits_for_the_signal_and_then_does_not_wait_again() {
+    let mut story = Story::of(policy());
+    story.when(
+        0,
+        Event::DrainRequested,
+        &[Action::Record(Moment::DrainRequested), Action::Watch, Action::Record(Moment::LameDuckBegan)],
+    );
+    story.when(5000, traffic(0, 0), &[Action::Record(Moment::Quiet), Action::TellWaiters]);
+    story.when(5100, Event::DrainRequested, &[Action::TellWaiters]);
+    story.when(9000, traffic(0, 0), &[]);
+    story.when(
+        10_000,
+        TERM,
+        &[
+            Action::Record(Moment::TermReceived),
+            Action::Record(Moment::Quiet),
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 10_000, EndedBy::Quiet),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+    assert_eq!(story.machine.deadline().map(|t| t < at(29_000)), Some(true), "the grace counts from the request");
+}
+
+#[test]
+fn a_drain_on_request_long_ago_does_not_eat_the_grace() {
+    let mut story = Story::of(policy());
+    story.after(0, Event::DrainRequested);
+    story.after(5000, traffic(0, 0));
+    story.after(600_000, TERM);
+    assert_eq!(story.machine.state(), State::LameDuck);
+    story.after(605_000, traffic(0, 0));
+    assert_eq!(story.machine.state(), State::Stopping);
+    assert!(story.machine.deadline() > Some(at(605_000)));
+}
+
+#[test]
+fn pre_stop_commands_hold_the_lame_duck_and_a_failed_stop_command_falls_back_to_the_signal() {
+    let mut story = Story::of(Policy { pre_stop: true, stop_command: true, ..policy() });
+    let mut begins = DRAIN_BEGINS.to_vec();
+    begins.push(Action::RunPreStop);
+    story.when(0, TERM, &begins);
+    story.when(9000, traffic(0, 0), &[]);
+    story.when(
+        9100,
+        Event::PreStopEnded,
+        &[
+            Action::Record(Moment::Quiet),
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 9100, EndedBy::Quiet),
+            Action::Record(Moment::AppSignalled),
+            Action::RunStopCommand,
+        ],
+    );
+    story.when(9200, Event::StopCommandEnded { success: false }, &[Action::SignalMain(Signal::TERM)]);
+}
+
+#[test]
+fn rewrites_reach_the_stop_and_a_swallowed_stop_signal_is_not_sent() {
+    let rewritten = |to| {
+        let mut rewrites = Rewrites::default();
+        rewrites.set(Signal::TERM, to);
+        Policy { rewrites, ..policy() }
+    };
+    let last = |policy: Policy| {
+        let mut story = Story::of(policy);
+        story.after(0, TERM);
+        let (_, actions) = step(story.machine, at(5000), traffic(0, 0));
+        actions.iter().last()
+    };
+    assert_eq!(last(rewritten(Some(Signal::QUIT))), Some(Action::SignalMain(Signal::QUIT)));
+    assert_eq!(last(rewritten(None)), Some(Action::Record(Moment::AppSignalled)));
+    let stop_with = Policy { stop_with: Some(Signal::INT), ..policy() };
+    assert_eq!(last(stop_with), Some(Action::SignalMain(Signal::INT)));
+}
+
+#[test]
+fn personalities_forward_at_once_and_end_with_the_main_process() {
+    let plain = Policy { on_stop: OnStop::Forward, on_main_end: OnMainEnd::Exit, ..policy() };
+    let mut tini = Story::of(plain);
+    tini.when(0, TERM, &[Action::Forward(Signal::TERM)]);
+    tini.when(1, Event::Signal(Signal::HUP), &[Action::Forward(Signal::HUP)]);
+    tini.after(2, Event::MainEnded(Ending::Killed(Signal::TERM)));
+    assert_eq!(tini.machine.state(), State::Exited { status: 143 });
+
+    let mut dumb = Story::of(Policy { on_main_end: OnMainEnd::SignalAndExit(Signal::TERM), ..plain });
+    dumb.when(
+        0,
+        Event::MainEnded(Ending::Code(7)),
+        &[Action::Forward(Signal::TERM), Action::Record(Moment::Exited), Action::TellWaiters, Action::Exit(7)],
+    );
+}
+
+#[test]
+fn observe_forwards_at_once_never_kills_and_still_watches() {
+    let mut story = Story::of(Policy { on_stop: OnStop::Report, on_main_end: OnMainEnd::Exit, ..policy() });
+    story.when(
+        0,
+        TERM,
+        &[
+            Action::Record(Moment::TermReceived),
+            Action::Watch,
+            ended(Phase::LameDuck, 0, EndedBy::NotActing),
+            Action::Record(Moment::AppSignalled),
+            Action::Forward(Signal::TERM),
+        ],
+    );
+    assert!(story.machine.watches());
+    assert_eq!(story.machine.deadline(), None);
+    story.when(100_000, Event::Tick, &[]);
+    story.when(100_001, TERM, &[Action::Forward(Signal::TERM)]);
+}
+
+#[test]
+fn job_control_suspends_lameduck_too() {
+    let mut story = Story::of(policy());
+    story.when(0, Event::Signal(Signal::TSTP), &[Action::Forward(Signal::TSTP), Action::SuspendSelf]);
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Event::Started),
+        Just(Event::StartFailed { status: 127 }),
+        (1u8..=64).prop_map(|n| Event::Signal(Signal::new(n).unwrap())),
+        Just(TERM),
+        Just(Event::DrainRequested),
+        (prop::option::of(0u32..3), prop::option::of(0u64..40_000), 0u32..3).prop_map(
+            |(listeners, last, in_flight)| {
+                Event::Traffic(Seen { listeners, last_arrival: last.map(at), in_flight })
+            }
+        ),
+        Just(Event::PreStopEnded),
+        any::<bool>().prop_map(|success| Event::StopCommandEnded { success }),
+        any::<u8>().prop_map(|code| Event::MainEnded(Ending::Code(code))),
+        Just(Event::AllEnded),
+        Just(Event::Tick),
+    ]
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let on_stop = prop_oneof![Just(OnStop::Drain), Just(OnStop::Drain), Just(OnStop::Report), Just(OnStop::Forward)];
+    let on_main_end = prop_oneof![
+        Just(OnMainEnd::StopOthers),
+        Just(OnMainEnd::WaitForAll),
+        Just(OnMainEnd::Exit),
+        Just(OnMainEnd::SignalAndExit(Signal::TERM)),
+    ];
+    (on_stop, on_main_end, any::<[bool; 4]>(), 1u64..60).prop_map(|(on_stop, on_main_end, flags, grace)| Policy {
+        budget: Budget::divide(&Shares { grace: Duration::from_secs(grace), ..Shares::default() }).unwrap(),
+        on_stop,
+        on_main_end,
+        descendants: flags[0],
+        force_on_repeat: flags[1],
+        pre_stop: flags[2],
+        stop_command: flags[3],
+        ..policy()
+    })
+}
+
+const fn rank(state: State) -> u8 {
+    match state {
+        State::Starting => 0,
+        State::Serving => 1,
+        State::LameDuck => 2,
+        State::Draining => 3,
+        State::Stopping => 4,
+        State::Killing => 5,
+        State::Exited { .. } => 6,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Any events in any order: states only move to the right, the end comes once and says its status, and no step asks
+    /// for more than an [`Actions`] can hold.
+    #[test]
+    fn total_and_monotonic(policy in any_policy(), story in prop::collection::vec((0u64..3000, event()), 1..60)) {
+        let mut machine = Machine::new(policy);
+        let mut now = Duration::ZERO;
+        let mut exits = 0;
+        for (wait, event) in story {
+            now += at(wait);
+            let before = machine.state();
+            let (next, actions) = step(machine, now, event);
+            prop_assert!(rank(next.state()) >= rank(before), "{before:?} -> {:?}", next.state());
+            prop_assert!(!actions.is_full());
+            for action in actions.iter() {
+                if let Action::Exit(status) = action {
+                    exits += 1;
+                    prop_assert_eq!(next.state(), State::Exited { status });
+                }
+            }
+            if let State::Exited { .. } = before {
+                prop_assert_eq!(actions.iter().count(), 0);
+            }
+            machine = next;
+        }
+        prop_assert_eq!(exits, u32::from(rank(machine.state()) == 6));
+    }
+
+    /// Whatever the traffic does, a drain that a signal began is over at the end of the grace period, and what is left was
+    /// killed before it.
+    #[test]
+    fn never_outlives_its_grace(
+        policy in any_policy(), story in prop::collection::vec((0u64..2000, event()), 0..40)
+    ) {
+        let policy = Policy { on_stop: OnStop::Drain, ..policy };
+        let mut machine = step(Machine::new(policy), Duration::ZERO, Event::Started).0;
+        machine = step(machine, Duration::ZERO, TERM).0;
+        let mut now = Duration::ZERO;
+        let mut killed = false;
+        for (wait, event) in story {
+            now += at(wait);
+            machine = step(machine, now, event).0;
+        }
+        // From here on only time passes.
+        while let Some(deadline) = machine.deadline() {
+            now = now.max(deadline);
+            let (next, actions) = step(machine, now, Event::Tick);
+            killed |= actions.iter().any(|action| action == Action::KillAll);
+            prop_assert!(next != machine, "stuck in {:?} at {now:?}", machine.state());
+            machine = next;
+        }
+        prop_assert!(rank(machine.state()) == 6, "{:?}", machine.state());
+        prop_assert!(now <= policy.budget.grace.max(at(80_000)));
+        let _ = killed;
+    }
+}

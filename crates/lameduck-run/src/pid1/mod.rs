@@ -1,0 +1,601 @@
+//! PID 1 itself: one thread, one poll, one reaper. [`run`] is the whole story, from top to bottom.
+
+mod book;
+mod start;
+mod tasks;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lameduck_core::duration::show;
+use lameduck_core::report::{Origin, TrafficSource};
+use lameduck_core::timeline::{Moment, Provenance};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+
+use crate::control::{self, Request};
+use crate::log::{self, Log};
+use crate::machine::{self, Action, Ending, Event, Machine, Policy, Seen, State, Time};
+use crate::observe::Observer;
+use crate::options::{Options, Persona, Readiness, Scope};
+use crate::processes::{self, Process};
+use crate::signal::Signal;
+use crate::sys;
+use book::Book;
+pub use start::{ADMIN_DESCRIPTOR, Begin, StartError};
+use tasks::Tasks;
+
+/// How often traffic is looked at while a quiet lame duck waits for the signal that may never come.
+const HOLDING: Duration = Duration::from_secs(1);
+/// An admin process that ended is started again after this.
+const ADMIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Everything PID 1 holds.
+struct Init {
+    options: Options,
+    policy: Policy,
+    machine: Machine,
+    epoch: Duration,
+    log: Log,
+    book: Book,
+    signals: OwnedFd,
+    control: Option<control::Server>,
+    /// Signals taken off the descriptor ahead of time.
+    early: Vec<(Signal, u32)>,
+    main: Pid,
+    /// Open until the command was executed, or failed to be.
+    exec_status: Option<OwnedFd>,
+    tasks: Tasks,
+    admin: Option<Admin>,
+    observer: Option<Observer>,
+    seen: Seen,
+    next_look: Time,
+    mask: u64,
+    self_exe: PathBuf,
+    own_pid: i32,
+}
+
+/// The process that serves the admin endpoints.
+struct Admin {
+    listener: OwnedFd,
+    pid: Option<Pid>,
+    again: Time,
+}
+
+/// Runs the command to its end; returns the exit status. With `--mode off` it only returns if the command can not be
+/// executed.
+pub fn run(options: Options, begin: &Begin) -> Result<u8, StartError> {
+    let mut init = start::start(options, begin)?;
+    loop {
+        init.wait();
+        init.hear_of_exec();
+        init.hear_signals();
+        init.reap();
+        init.serve_control();
+        init.read_tasks();
+        init.keep_admin();
+        init.look_if_due();
+        init.tick();
+        if let State::Exited { status } = init.machine.state() {
+            return Ok(init.end(status));
+        }
+    }
+}
+
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+impl Init {
+    fn now(&self) -> Time {
+        monotonic().saturating_sub(self.epoch)
+    }
+
+    /// Sleeps until something happens or is due. While the app serves nothing is ever due.
+    fn wait(&mut self) {
+        if !self.early.is_empty() && self.exec_status.is_none() {
+            return;
+        }
+        let admin = self.admin.as_ref().filter(|admin| admin.pid.is_none()).map(|admin| admin.again);
+        let looks = self.machine.watches().then_some(self.next_look);
+        let control = self.control.as_ref().and_then(control::Server::deadline);
+        let due = [self.machine.deadline(), looks, control, self.tasks.deadline(), admin].into_iter().flatten().min();
+        let timeout = due.map(|due| {
+            let left = due.saturating_sub(self.now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(24);
+        // Signals wait until the command was executed: before that they would meet our own code in the child.
+        let first = self.exec_status.as_ref().unwrap_or(&self.signals).as_fd();
+        let control = self.control.iter().flat_map(control::Server::descriptors);
+        let all = std::iter::once(first).chain(control).chain(self.tasks.descriptors());
+        fds.extend(all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        // A failed or interrupted poll is as good as one that timed out: everything is looked at anyway.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    /// Takes in an event and does what follows from it.
+    fn apply(&mut self, event: Event) {
+        let (machine, actions) = machine::step(self.machine, self.now(), event);
+        self.machine = machine;
+        for action in actions.iter() {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Forward(signal) => self.forward(signal),
+            Action::SuspendSelf => {
+                self.verbose(format_args!("suspending"));
+                let own = Pid::from_raw(self.own_pid).unwrap_or(Pid::INIT);
+                let _ = sys::kill(own, false, Signal::STOP);
+            }
+            Action::Watch => {
+                let (ports, ignore) = (self.options.ports.clone(), self.options.ignore_from.clone());
+                self.observer = Some(Observer::new(ports, ignore));
+                self.next_look = self.now();
+            }
+            Action::RunPreStop => self.run_pre_stop(),
+            Action::RunStopCommand => self.run_stop_command(),
+            Action::SignalMain(signal) => {
+                self.log.info(format_args!("telling the app to stop: {signal} to {}", self.target()));
+                self.signal_main(signal, true);
+            }
+            Action::SignalOthers(signal) => self.signal_others(signal),
+            Action::KillAll => self.kill_all(),
+            Action::Record(moment) => self.record(moment),
+            Action::PhaseEnded { phase, used, by } => {
+                let origin = self.machine.drain().map_or(Origin::AppExit, |drain| drain.origin);
+                self.book.phase_ended(phase, used, by, origin, &mut self.log);
+            }
+            Action::TellWaiters => {
+                let reply = self.status();
+                if let Some(control) = &mut self.control {
+                    control.tell_waiters(&reply);
+                }
+            }
+            // The loop sees the state.
+            Action::Exit(_) => {}
+        }
+    }
+
+    fn record(&mut self, moment: Moment) {
+        let now = self.now();
+        self.book.timeline.record(now, moment, Provenance::Observed);
+        match moment {
+            Moment::TermReceived => {
+                let signal = self.machine.drain().and_then(|drain| drain.signal).unwrap_or(Signal::TERM);
+                self.log.info(format_args!("{signal} received; {}", self.policy.budget));
+            }
+            Moment::DrainRequested => {
+                self.log.info(format_args!("drain requested; {}", self.policy.budget));
+            }
+            Moment::AppSignalled => {
+                self.book.at_stop = self.observer.as_ref().map(|observer| observer.tracker().figures())
+            }
+            Moment::Killed => self.book.at_kill = self.observer.as_ref().map(|observer| observer.tracker().figures()),
+            _ => {}
+        }
+    }
+
+    fn hear_of_exec(&mut self) {
+        let Some(status) = &self.exec_status else { return };
+        let mut message = [0; 5];
+        match rustix::io::read(status, &mut message) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Ok(5) => {
+                self.exec_status = None;
+                let errno = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
+                let status = start::exec_failed(&self.options, message[0], errno, &mut self.log);
+                self.apply(Event::StartFailed { status });
+            }
+            // Closed by exec. (A child killed before its exec closes it too, and is then reaped like any other.)
+            Ok(_) | Err(_) => {
+                self.exec_status = None;
+                self.apply(Event::Started);
+            }
+        }
+    }
+
+    fn hear_signals(&mut self) {
+        if self.exec_status.is_some() {
+            return;
+        }
+        for (signal, sender) in std::mem::take(&mut self.early) {
+            self.on_signal(signal, sender);
+        }
+        let mut record = [0; sys::SIGNALFD_RECORD];
+        while let Ok(sys::SIGNALFD_RECORD) = rustix::io::read(&self.signals, &mut record) {
+            if let Some((signal, sender)) = sys::signalfd_record(&record) {
+                self.on_signal(signal, sender);
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal, sender: u32) {
+        // Ours: a write to a closed standard error.
+        if signal == Signal::PIPE && sender == self.own_pid as u32 {
+            return;
+        }
+        self.verbose(format_args!("Received signal {}.", signal.number()));
+        if signal != Signal::CHLD {
+            self.apply(Event::Signal(signal));
+        }
+    }
+
+    /// The one reaper. It collects every status there is: SIGCHLDs that came together count as one (signal(7)).
+    fn reap(&mut self) {
+        if self.exec_status.is_some() || matches!(self.machine.state(), State::Exited { .. }) {
+            return;
+        }
+        let mut reaped = false;
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    reaped = true;
+                    self.on_ended(pid, status);
+                }
+                Ok(None) => {
+                    let over = reaped && self.machine.main().is_some() && self.nothing_left();
+                    if over {
+                        self.apply(Event::AllEnded);
+                    }
+                    return;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => {
+                    // ECHILD: nothing is left at all.
+                    if self.machine.main().is_some() {
+                        self.apply(Event::AllEnded);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_ended(&mut self, pid: Pid, status: WaitStatus) {
+        self.book.reaped += 1;
+        let ending = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ending::Code(code as u8),
+            (None, signal) => {
+                Ending::Killed(signal.and_then(|signal| Signal::new(signal as u8)).unwrap_or(Signal::KILL))
+            }
+        };
+        if pid == self.main && self.machine.main().is_none() {
+            self.say_main_ended(ending);
+            self.apply(Event::MainEnded(ending));
+        } else if self.admin.as_ref().is_some_and(|admin| admin.pid == Some(pid)) {
+            let again = self.now() + ADMIN_AGAIN;
+            if let Some(admin) = &mut self.admin {
+                (admin.pid, admin.again) = (None, again);
+            }
+        } else if let Some(event) = self.tasks.ended(pid, ending, &mut self.log) {
+            self.apply(event);
+        } else if let Persona::Tini { warn_on_reap: true, .. } = self.options.persona {
+            log::raw(format_args!(
+                "[WARN  tini ({})] Reaped zombie process with pid={}",
+                self.own_pid,
+                pid.as_raw_nonzero()
+            ));
+        }
+    }
+
+    fn say_main_ended(&mut self, ending: Ending) {
+        let pid = self.main.as_raw_nonzero();
+        match (ending, &self.options.persona) {
+            (Ending::Code(code), Persona::DumbInit { .. }) => {
+                self.verbose(format_args!("A child with PID {pid} exited with exit status {code}."));
+            }
+            (Ending::Killed(signal), Persona::DumbInit { .. }) => {
+                self.verbose(format_args!("A child with PID {pid} was terminated by signal {}.", signal.number()));
+            }
+            (_, Persona::Tini { .. }) => {}
+            (Ending::Code(code), Persona::Lameduck) => self.log.info(format_args!("the app exited with {code}")),
+            (Ending::Killed(signal), Persona::Lameduck) => {
+                self.log.info(format_args!("the app was ended by SIG{signal}"));
+            }
+        }
+    }
+
+    /// Whether no process of the app is left, once its main one has ended. The admin process does not count.
+    fn nothing_left(&self) -> bool {
+        let helpers = self.helpers();
+        processes::descendants(self.own_pid, &helpers).is_ok_and(|left| left.iter().all(|process| !process.alive()))
+    }
+
+    /// Processes of lameduck's own.
+    fn helpers(&self) -> Vec<i32> {
+        self.admin.iter().filter_map(|admin| admin.pid).map(|pid| pid.as_raw_nonzero().get()).collect()
+    }
+
+    /// The processes of the app.
+    fn app(&mut self) -> Vec<Process> {
+        let mut helpers = self.helpers();
+        helpers.extend(self.tasks.pid());
+        processes::descendants(self.own_pid, &helpers).unwrap_or_else(|error| {
+            self.log.warn(format_args!("/proc can not be read ({error}): only the main process is known"));
+            Vec::new()
+        })
+    }
+
+    const fn in_group(&self) -> bool {
+        matches!(self.options.scope, Scope::Group)
+    }
+
+    fn target(&self) -> String {
+        let pid = self.main.as_raw_nonzero();
+        if self.in_group() { format!("process group {pid}") } else { format!("pid {pid}") }
+    }
+
+    fn forward(&mut self, signal: Signal) {
+        self.signal_main(signal, false);
+        self.verbose(format_args!("Forwarded signal {} to children.", signal.number()));
+    }
+
+    /// Signals the main process or its group. `wake`: a stopped process would not see the signal before it goes on.
+    fn signal_main(&mut self, signal: Signal, wake: bool) {
+        // Once it is reaped its number may be another's; its group lives as long as a member does.
+        if self.machine.main().is_some() && !self.in_group() {
+            return;
+        }
+        if let Err(error) = sys::kill(self.main, self.in_group(), signal) {
+            if error.raw_os_error() != Some(libc::ESRCH) {
+                let target = self.target();
+                self.log.warn(format_args!("{signal} could not be sent to {target}: {error} (kill(2)); it goes on"));
+            }
+        } else if wake && signal != Signal::KILL {
+            let _ = sys::kill(self.main, self.in_group(), Signal::CONT);
+        }
+    }
+
+    fn signal_others(&mut self, signal: Signal) {
+        let main_lives = self.machine.main().is_none();
+        let main = self.main.as_raw_nonzero().get();
+        let others = self.app().into_iter().filter(|process| process.alive() && !(main_lives && process.pid == main));
+        let mut count = 0;
+        for process in others {
+            match processes::signal(&process, signal) {
+                Ok(()) => {
+                    count += 1;
+                    let _ = processes::signal(&process, Signal::CONT);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                    self.log.warn(format_args!("{signal} could not be sent to pid {}: {error}", process.pid));
+                }
+                Err(_) => {}
+            }
+        }
+        if count > 0 {
+            self.log.info(format_args!("{signal} to {count} other processes of the app"));
+        }
+    }
+
+    fn kill_all(&mut self) {
+        let helpers = self.helpers();
+        let left = processes::descendants(self.own_pid, &helpers).unwrap_or_default();
+        let alive: Vec<_> = left.into_iter().filter(Process::alive).collect();
+        if alive.is_empty() {
+            // Nothing seen: /proc may be missing, so the main process is killed by number, which only we may reap.
+            if self.machine.main().is_none() {
+                let _ = sys::kill(self.main, false, Signal::KILL);
+            }
+            return;
+        }
+        let killed = alive.iter().filter(|process| processes::signal(process, Signal::KILL).is_ok()).count() as u32;
+        if self.book.killed == 0 {
+            self.log.warn(format_args!("the deadline is here: KILL to {killed} processes of the app"));
+        }
+        self.book.killed = self.book.killed.max(killed);
+    }
+
+    fn look_if_due(&mut self) {
+        if !self.machine.watches() || self.now() < self.next_look {
+            return;
+        }
+        let app = self.app();
+        let began = self.now();
+        let Some(observer) = &mut self.observer else { return };
+        let first = observer.source() == TrafficSource::None;
+        let seen = observer.look(began, &app);
+        let took = monotonic().saturating_sub(self.epoch).saturating_sub(began);
+        observer.took(took);
+        let holding = self.machine.drain().is_some_and(|drain| drain.waits_for_signal);
+        self.next_look = began + if holding { HOLDING } else { observer.pace() };
+        if first {
+            self.say_what_is_seen(seen);
+        }
+        if seen.listeners == Some(0) && self.seen.listeners.is_some_and(|before| before > 0) {
+            self.book.timeline.record(began, Moment::StoppedAccepting, Provenance::Observed);
+        }
+        self.seen = seen;
+        self.apply(Event::Traffic(seen));
+    }
+
+    fn say_what_is_seen(&mut self, seen: Seen) {
+        let Some(observer) = &self.observer else { return };
+        let ports = observer.app_ports();
+        match (observer.source(), seen.listeners) {
+            (TrafficSource::None, _) => self.log.warn(format_args!(
+                "traffic can not be measured: neither sock_diag(7) nor /proc/net/tcp can be read; waiting for --min {}",
+                show(self.policy.budget.min)
+            )),
+            (_, None) => self.log.warn(format_args!(
+                "whose the listening ports are can not be told (the app runs as another user, and CAP_SYS_PTRACE is \
+                 missing); waiting for --min {}: name them with --port",
+                show(self.policy.budget.min)
+            )),
+            (_, Some(0)) => self.log.info(format_args!("the app listens on no port: no traffic to wait for")),
+            (TrafficSource::ProcNetTcp, Some(_)) => self.log.warn(format_args!(
+                "sock_diag(7) can not be used: on ports {ports:?} new connections are seen, data on open ones is not"
+            )),
+            (TrafficSource::SockDiag, Some(_)) => {
+                self.log.info(format_args!("watching the traffic on ports {ports:?}"));
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        self.tasks.kill_overdue(now, &mut self.log);
+        if self.machine.deadline().is_some_and(|deadline| now >= deadline) {
+            self.apply(Event::Tick);
+        }
+    }
+
+    fn serve_control(&mut self) {
+        let Some(mut control) = self.control.take() else { return };
+        let now = self.now();
+        control.serve(now, |request| match request {
+            Request::Status => Some(self.status()),
+            Request::Drain => {
+                self.apply(Event::DrainRequested);
+                Some(self.status())
+            }
+            Request::DrainAndWait => {
+                self.apply(Event::DrainRequested);
+                let over = self.machine.drain().is_none_or(|drain| drain.waits_for_signal);
+                let further = !matches!(self.machine.state(), State::LameDuck);
+                (over || further).then(|| self.status())
+            }
+        });
+        self.control = Some(control);
+    }
+
+    /// Where things stand, as one line of JSON: schema `lameduck.status/1`.
+    fn status(&mut self) -> String {
+        let serving = matches!(self.machine.state(), State::Serving);
+        if serving {
+            // Nothing is watched while the app serves; whoever asks makes us look.
+            let (ports, app) = (self.options.ports.clone(), self.app());
+            let now = self.now();
+            self.seen = Observer::new(ports, Vec::new()).look(now, &app);
+        }
+        let name = match self.machine.state() {
+            State::Starting => "starting",
+            State::Serving => "serving",
+            State::LameDuck => "lame-duck",
+            State::Draining => "draining",
+            State::Stopping => "stopping",
+            State::Killing => "killing",
+            State::Exited { .. } => "exited",
+        };
+        let figures = self.observer.as_ref().map(|observer| observer.tracker().figures()).unwrap_or_default();
+        let drain = self.machine.drain().map(|drain| {
+            json!({
+                "origin": drain.origin,
+                "elapsed_s": self.now().saturating_sub(drain.began).as_secs_f64(),
+                "quiet": drain.waits_for_signal,
+                "open": figures.open,
+                "in_flight": figures.in_flight,
+                "new": figures.new,
+                "arrivals": figures.arrivals,
+            })
+        });
+        let status = json!({
+            "schema": "lameduck.status/1",
+            "state": name,
+            "ready": self.ready(),
+            "listeners": self.seen.listeners,
+            "reaped": self.book.reaped,
+            "drain": drain,
+        });
+        format!("{status}\n")
+    }
+
+    fn ready(&self) -> bool {
+        let listens = self.seen.listeners != Some(0);
+        let by_request = self.machine.drain().is_some_and(|drain| drain.origin == Origin::Request);
+        match self.machine.state() {
+            State::Serving => listens,
+            State::LameDuck | State::Draining => {
+                listens
+                    && match self.options.readiness {
+                        Readiness::Fail => false,
+                        Readiness::Keep => true,
+                        Readiness::Auto => self.options.in_kubernetes && !by_request,
+                    }
+            }
+            State::Starting | State::Stopping | State::Killing | State::Exited { .. } => false,
+        }
+    }
+
+    /// The last thing: the report, then everything of ours is ended.
+    fn end(mut self, status: u8) -> u8 {
+        let status = self.options.mapped(status);
+        if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
+            let _ = sys::kill(pid, false, Signal::KILL);
+        }
+        match self.options.persona {
+            // The command was never executed: there is nothing to report.
+            Persona::Lameduck
+                if self.machine.main().is_none() && self.book.reaped == 0 && self.machine.drain().is_none() => {}
+            Persona::Lameduck => {
+                let now = self.now();
+                let report =
+                    self.book.report(&self.options, &self.policy, &self.machine, self.observer.as_ref(), now, status);
+                self.book.publish(&report, &mut self.log);
+            }
+            Persona::DumbInit { .. } => {
+                self.verbose(format_args!("Child exited with status {status}. Goodbye."));
+            }
+            Persona::Tini { .. } => {}
+        }
+        status
+    }
+
+    /// dumb-init's debugging lines.
+    fn verbose(&self, message: std::fmt::Arguments<'_>) {
+        if let Persona::DumbInit { verbose: true, .. } = self.options.persona {
+            log::raw(format_args!("[dumb-init] {message}"));
+        }
+    }
+
+    fn keep_admin(&mut self) {
+        let now = self.now();
+        let serves = matches!(self.machine.state(), State::Exited { .. });
+        let Some(admin) = &mut self.admin else { return };
+        if serves || admin.pid.is_some() || now < admin.again {
+            return;
+        }
+        match start::spawn_admin(&self.self_exe, &admin.listener, self.own_pid, self.mask) {
+            Ok(pid) => admin.pid = Some(pid),
+            Err(error) => {
+                admin.again = now + ADMIN_AGAIN;
+                self.log.warn(format_args!("the admin endpoints could not be started: {error}; trying again"));
+            }
+        }
+    }
+
+    fn run_pre_stop(&mut self) {
+        let commands = self.options.pre_stop.clone();
+        let (now, timeout, mask) = (self.now(), self.options.pre_stop_timeout, self.mask);
+        if let Some(event) = self.tasks.run_pre_stop(commands, timeout, now, mask, &mut self.log) {
+            self.apply(event);
+        }
+    }
+
+    fn run_stop_command(&mut self) {
+        let Some(command) = self.options.stop_command.clone() else { return };
+        let (now, mask) = (self.now(), self.mask);
+        if let Some(event) = self.tasks.run_stop_command(&command, now, mask, &mut self.log) {
+            self.apply(event);
+        }
+    }
+
+    fn read_tasks(&mut self) {
+        self.tasks.read_output(&mut self.log);
+    }
+}
+
+/// A pipe whose ends are closed on exec.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    Ok(pipe_with(PipeFlags::CLOEXEC)?)
+}

@@ -1,0 +1,41 @@
+//! The command line.
+
+pub mod flag;
+
+#[cfg(feature = "run")]
+pub mod control;
+#[cfg(feature = "run")]
+pub mod run;
+
+use std::fmt::Write;
+
+use flag::Verb;
+
+/// Every verb of this build.
+pub const VERBS: &[&Verb] = &[
+    #[cfg(feature = "run")]
+    &run::VERB,
+    #[cfg(feature = "run")]
+    &control::DRAIN,
+    #[cfg(feature = "run")]
+    &control::READY,
+];
+
+/// What lameduck is and what it can do.
+pub fn overview() -> String {
+    let mut out =
+        String::from("lameduck: nobody gets a 502 because a process went away.\n\nUsage: lameduck VERB [OPTIONS]\n\n");
+    for verb in VERBS {
+        let _ = writeln!(out, "  {:8} {}", verb.name, verb.summary);
+    }
+    out.push_str("\nlameduck help VERB tells more. Called as tini or dumb-init, it takes their options.\n");
+    out
+}
+
+/// The help of a verb, or the overview.
+pub fn help(verb: Option<&str>) -> String {
+    match VERBS.iter().find(|known| Some(known.name) == verb) {
+        Some(verb) => flag::help(verb),
+        None => overview(),
+    }
+}

@@ -1,0 +1,79 @@
+//! The `lameduck` program: arguments -> options -> verb -> output. The only crate that prints, exits, or reads the
+//! environment.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this crate is the edge that the bans name"
+)]
+
+pub mod cli;
+pub mod exit;
+
+use std::ffi::OsString;
+
+use cli::flag::{self, Failure};
+
+/// The whole program; returns the exit status.
+pub fn main() -> u8 {
+    #[cfg(feature = "run")]
+    let inherited_mask = lameduck_run::sys::block_all_signals();
+    let mut args = std::env::args_os();
+    let argv0 = args.next().unwrap_or_default();
+    let args: Vec<OsString> = args.collect();
+    let env = |name: &str| std::env::var_os(name);
+
+    #[cfg(feature = "run")]
+    {
+        if let Some(who) = lameduck_run::persona::stand_in(&argv0) {
+            return cli::run::as_stand_in(who, &args, env, inherited_mask);
+        }
+        if args.first().is_some_and(|verb| verb == "run") {
+            return finish(cli::run::run(&args[1..], &env, inherited_mask));
+        }
+        lameduck_run::sys::set_signal_mask(inherited_mask);
+    }
+    let _ = argv0;
+    let Some((verb, rest)) = args.split_first() else {
+        eprint!("{}", cli::overview());
+        return exit::USAGE;
+    };
+    match verb.to_str().unwrap_or_default() {
+        #[cfg(feature = "run")]
+        "drain" => finish(cli::control::drain(rest, &env)),
+        #[cfg(feature = "run")]
+        "ready" => finish(cli::control::ready(rest, &env)),
+        #[cfg(feature = "run")]
+        "serve-admin" => finish(cli::control::serve_admin(rest)),
+        "help" | "--help" | "-h" => {
+            print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
+            exit::OK
+        }
+        "version" | "--version" | "-V" => {
+            println!("lameduck {}", env!("CARGO_PKG_VERSION"));
+            exit::OK
+        }
+        unknown => {
+            let verbs = cli::VERBS.iter().map(|verb| verb.name).chain(["help", "version"]);
+            let near =
+                flag::nearest(unknown, verbs).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            eprintln!("lameduck: {unknown:?} is no verb of lameduck{near}\n\n{}", cli::overview());
+            exit::USAGE
+        }
+    }
+}
+
+/// Prints what a verb could not do; gives its status.
+fn finish(result: Result<u8, Failure>) -> u8 {
+    match result {
+        Ok(status) => status,
+        Err(Failure::Help(text)) => {
+            print!("{text}");
+            exit::OK
+        }
+        Err(Failure::Error { message, status }) => {
+            eprintln!("lameduck: {message}");
+            status
+        }
+    }
+}
