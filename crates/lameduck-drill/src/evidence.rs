@@ -1,0 +1,130 @@
+//! The server's side of the story: which requests its own log shows, and since when.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How much earlier than the end of its answer a line must come to show that the service logs requests as they arrive.
+const CLEARLY_BEFORE: Duration = Duration::from_millis(10);
+
+/// One attempt: the number of the request, and of the retry.
+pub(crate) type AttemptId = (u64, u32);
+
+/// What a service's log can prove.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogKind {
+    /// No answered request's id was seen in it: it proves nothing.
+    #[default]
+    None,
+    /// It shows requests, but only once they are answered, or not all of them: a request in it was seen by the service;
+    /// one that is not in it may have been seen or not.
+    Some,
+    /// It shows every request, and shows it before it is answered: one that is not in it was not seen.
+    EveryArrival,
+}
+
+/// Finds request ids in the lines of the replicas' output.
+#[derive(Debug)]
+pub(crate) struct Log {
+    prefix: String,
+    seen: HashMap<AttemptId, Duration>,
+}
+
+impl Log {
+    pub(crate) fn new(run: &str) -> Log {
+        Log { prefix: format!("ld-{run}-"), seen: HashMap::new() }
+    }
+
+    /// The id sent with an attempt: `ld-RUN-N`, and `ld-RUN-N.R` for retry R.
+    pub(crate) fn id(&self, (number, retry): AttemptId) -> String {
+        if retry == 0 { format!("{}{number}", self.prefix) } else { format!("{}{number}.{retry}", self.prefix) }
+    }
+
+    /// Takes a line, or a part of one, seen at `at`.
+    pub(crate) fn line(&mut self, line: &[u8], at: Duration) {
+        let prefix = self.prefix.as_bytes();
+        let mut rest = line;
+        while let Some(found) = rest.windows(prefix.len()).position(|window| window == prefix) {
+            rest = &rest[found + prefix.len()..];
+            if let Some((number, after)) = digits(rest) {
+                let retry = after.strip_prefix(b".").and_then(digits).map_or(0, |(retry, _)| retry);
+                self.seen.entry((number, retry as u32)).or_insert(at);
+            }
+        }
+    }
+
+    pub(crate) fn saw(&self, attempt: AttemptId) -> Option<Duration> {
+        self.seen.get(&attempt).copied()
+    }
+
+    /// What the log can prove, judged by the answered attempts and when their answers ended.
+    pub(crate) fn kind(&self, answered: impl Iterator<Item = (AttemptId, Duration)>) -> LogKind {
+        let (mut any, mut all, mut on_arrival) = (false, true, false);
+        for (attempt, ended) in answered {
+            match self.saw(attempt) {
+                Some(at) => {
+                    any = true;
+                    on_arrival |= at + CLEARLY_BEFORE <= ended;
+                }
+                None => all = false,
+            }
+        }
+        match (any, all && on_arrival) {
+            (false, _) => LogKind::None,
+            (true, false) => LogKind::Some,
+            (true, true) => LogKind::EveryArrival,
+        }
+    }
+}
+
+/// The number at the start of some bytes, and what follows it.
+fn digits(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
+    Some((str::from_utf8(&bytes[..end]).ok()?.parse().ok()?, &bytes[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn log(lines: &[(&str, u64)]) -> Log {
+        let mut log = Log::new("ab");
+        for (line, at) in lines {
+            log.line(line.as_bytes(), ms(*at));
+        }
+        log
+    }
+
+    #[test]
+    fn finds_ids_wherever_they_stand() {
+        let log = log(&[
+            ("GET / ld-ab-12 ld-ab-3.2\"", 5),
+            ("again ld-ab-12", 9),
+            ("ld-ab- ld-cd-7 ld-ab-99999999999999999999999", 9),
+        ]);
+        assert_eq!(log.saw((12, 0)), Some(ms(5)));
+        assert_eq!(log.saw((3, 2)), Some(ms(5)));
+        assert_eq!(log.saw((1, 0)), None);
+        assert_eq!(log.saw((7, 0)), None);
+        assert_eq!(log.seen.len(), 2);
+        assert_eq!((log.id((12, 0)), log.id((3, 2))), ("ld-ab-12".into(), "ld-ab-3.2".into()));
+    }
+
+    #[test]
+    fn absence_is_evidence_only_where_every_arrival_is_logged() {
+        let check = |lines: &[(&str, u64)], expect: LogKind| {
+            let answered = [((1, 0), ms(30)), ((2, 0), ms(31))];
+            assert_eq!(log(lines).kind(answered.into_iter()), expect, "{lines:?}");
+        };
+        check(&[("ld-ab-1", 1), ("ld-ab-2", 31)], LogKind::EveryArrival);
+        check(&[("ld-ab-1", 30), ("ld-ab-2", 31)], LogKind::Some); // an access log: written with the answer
+        check(&[("ld-ab-1", 1)], LogKind::Some); // sampled
+        check(&[("ready", 1)], LogKind::None);
+    }
+}

@@ -1,0 +1,299 @@
+//! One process of the service: started, watched, told to stop, and gone at the end whatever happens.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lameduck_core::timeline::{Moment, Provenance, Timeline};
+use rustix::process::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::evidence::Log;
+use crate::progress::Progress;
+use crate::{SetupError, proc};
+
+/// Lines of output kept to show why a replica did not start.
+const TAIL_LINES: usize = 12;
+/// The longest line kept whole; a longer one is taken in parts.
+const LONGEST_LINE: usize = 64 << 10;
+/// How long processes that got SIGKILL may take to be gone.
+const KILL_TAKES: Duration = Duration::from_secs(2);
+
+/// Whether something changed between the stop signal and SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reaction {
+    /// Nothing did.
+    None,
+    /// Something did, that happens without a stop as well: an old idle connection was closed.
+    Perhaps,
+    /// Something did.
+    Certain,
+}
+
+/// What has happened to a replica so far. Times are on the run's clock.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) timeline: Timeline,
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) reaction: Reaction,
+    /// Whether an answer before the stop signal left its connection open: only then is a `close` after it a reaction.
+    pub(crate) kept_alive: bool,
+}
+
+impl Life {
+    pub(crate) fn at(&self, moment: Moment) -> Option<Duration> {
+        self.timeline.at(moment)
+    }
+
+    pub(crate) fn record(&mut self, at: Duration, moment: Moment) {
+        self.timeline.record(at, moment, Provenance::Observed);
+    }
+}
+
+/// A process of the service.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    /// `r0`, `r1`... in the order started; also its place in the routing table.
+    pub(crate) index: usize,
+    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
+    pid: i32,
+    mark: String,
+    pub(crate) life: RefCell<Life>,
+    tail: RefCell<VecDeque<String>>,
+    exited: watch::Receiver<bool>,
+    notices: mpsc::UnboundedSender<Progress>,
+}
+
+/// What is needed to start replicas of one run.
+pub(crate) struct Starter {
+    pub(crate) run: String,
+    pub(crate) clock: Clock,
+    pub(crate) command: Vec<OsString>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) host: IpAddr,
+    pub(crate) logs: Option<PathBuf>,
+    pub(crate) log: Rc<RefCell<Log>>,
+    pub(crate) notices: mpsc::UnboundedSender<Progress>,
+}
+
+impl Starter {
+    /// Starts a process on `port`. Must be called within a `LocalSet`.
+    pub(crate) fn start(&self, index: usize, port: u16) -> Result<Rc<Replica>, SetupError> {
+        let mark = format!("{}-r{index}", self.run);
+        let mut words = self.command.iter().map(|word| proc::with_port(word, port));
+        let program = words.next().unwrap_or_default();
+        let mut command = Command::new(&program);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(self.env.iter().map(|(name, value)| (name, proc::with_port(value, port))));
+        command.env("PORT", port.to_string()).env(proc::MARKER, &mark);
+        // A group of its own: a ^C at the terminal ends the drill, which then ends the replicas.
+        command.process_group(0).kill_on_drop(true);
+        let file = self.logs.as_deref().map(|folder| log_file(folder, index)).transpose()?;
+        let mut child = command
+            .spawn()
+            .map_err(|source| SetupError::Spawn { program: program.to_string_lossy().into_owned(), source })?;
+        let (exited_sender, exited) = watch::channel(false);
+        let mut timeline = Timeline::default();
+        timeline.record(self.clock.now(), Moment::Started, Provenance::Observed);
+        let replica = Rc::new(Replica {
+            index,
+            port,
+            address: SocketAddr::new(self.host, port),
+            pid: child.id().map_or(0, |pid| pid as i32),
+            mark,
+            life: RefCell::new(Life { timeline, status: None, reaction: Reaction::None, kept_alive: false }),
+            tail: RefCell::default(),
+            exited,
+            notices: self.notices.clone(),
+        });
+        let file = Rc::new(RefCell::new(file));
+        if let Some(stdout) = child.stdout.take() {
+            self.follow(&replica, stdout, &file);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            self.follow(&replica, stderr, &file);
+        }
+        tokio::task::spawn_local(watch_exit(Rc::clone(&replica), child, self.clock, exited_sender));
+        Ok(replica)
+    }
+
+    /// Reads one stream of output to its end, line by line.
+    fn follow(
+        &self,
+        replica: &Rc<Replica>,
+        mut stream: impl AsyncRead + Unpin + 'static,
+        file: &Rc<RefCell<Option<File>>>,
+    ) {
+        let (clock, log) = (self.clock, Rc::clone(&self.log));
+        let (replica, file) = (Rc::clone(replica), Rc::clone(file));
+        tokio::task::spawn_local(async move {
+            let mut pending = Vec::new();
+            let mut buffer = vec![0u8; 8 << 10];
+            while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                if let Some(file) = file.borrow_mut().as_mut() {
+                    // A full disk loses the copy, not the evidence.
+                    let _ = file.write_all(&buffer[..n]);
+                }
+                pending.extend_from_slice(&buffer[..n]);
+                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=end).collect();
+                    take_line(&replica, &log, &line, clock.now());
+                }
+                if pending.len() > LONGEST_LINE {
+                    take_line(&replica, &log, &std::mem::take(&mut pending), clock.now());
+                }
+            }
+            take_line(&replica, &log, &pending, clock.now());
+        });
+    }
+}
+
+fn log_file(folder: &Path, index: usize) -> Result<File, SetupError> {
+    let path = folder.join(format!("r{index}.log"));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| File::create(&path))
+        .map_err(|source| SetupError::Logs { path: path.clone(), source })
+}
+
+fn take_line(replica: &Replica, log: &RefCell<Log>, line: &[u8], at: Duration) {
+    if line.is_empty() {
+        return;
+    }
+    log.borrow_mut().line(line, at);
+    let mut tail = replica.tail.borrow_mut();
+    if tail.len() == TAIL_LINES {
+        tail.pop_front();
+    }
+    tail.push_back(String::from_utf8_lossy(&line[..line.len().min(400)]).trim_end().to_owned());
+}
+
+/// Waits for the direct child, the container's PID 1; what it leaves behind ends with it, as a container's rest does.
+async fn watch_exit(replica: Rc<Replica>, mut child: Child, clock: Clock, exited: watch::Sender<bool>) {
+    let status = child.wait().await;
+    let at = clock.now();
+    replica.kill_others();
+    {
+        let mut life = replica.life.borrow_mut();
+        life.status = status.ok();
+        life.record(at, Moment::Exited);
+    }
+    replica.tell(at, Moment::Exited);
+    // Nobody may be waiting any more.
+    let _ = exited.send(true);
+}
+
+impl Replica {
+    pub(crate) fn name(&self) -> String {
+        format!("r{}", self.index)
+    }
+
+    pub(crate) fn has_exited(&self) -> bool {
+        *self.exited.borrow()
+    }
+
+    /// Waits for the exit.
+    pub(crate) async fn exit(&self) {
+        let mut exited = self.exited.clone();
+        // The sender is dropped only after it has sent, or with the whole run.
+        let _ = exited.wait_for(|exited| *exited).await;
+    }
+
+    /// Notes a moment and reports it.
+    pub(crate) fn record(&self, at: Duration, moment: Moment) {
+        self.life.borrow_mut().record(at, moment);
+        self.tell(at, moment);
+    }
+
+    fn tell(&self, at: Duration, moment: Moment) {
+        let _ = self.notices.send(Progress::Moment { at, replica: self.name(), moment });
+    }
+
+    /// Notes a sign that the stop signal had an effect.
+    pub(crate) fn reacted(&self, reaction: Reaction) {
+        let mut life = self.life.borrow_mut();
+        if life.at(Moment::TermReceived).is_some() {
+            life.reaction = life.reaction.max(reaction);
+        }
+    }
+
+    /// Sends a signal to the direct child only, as a container runtime does to PID 1.
+    pub(crate) fn signal(&self, number: i32) {
+        // The pid is ours until its exit has been collected.
+        if !self.has_exited()
+            && let Some(signal) = Signal::from_named_raw(number)
+        {
+            proc::signal(self.pid, signal);
+        }
+    }
+
+    /// SIGKILL to the direct child and everything below it.
+    pub(crate) fn kill(&self) {
+        // PID 1 first: in a container everything else dies with it, and nothing below may see its siblings go and act on it.
+        self.signal(9);
+        self.kill_others();
+    }
+
+    fn kill_others(&self) {
+        for pid in proc::others(self.pid, &self.mark) {
+            proc::signal(pid, Signal::KILL);
+        }
+    }
+
+    /// Whether the port is listened on, and if not that has been noted.
+    pub(crate) fn note_closed_listener(&self, now: Duration) -> bool {
+        let closed = proc::listens(self.port) == Some(false);
+        if closed && self.life.borrow().at(Moment::StoppedAccepting).is_none() {
+            self.reacted(Reaction::Certain);
+            self.record(now, Moment::StoppedAccepting);
+        }
+        closed
+    }
+
+    /// The last lines of output, to show beside an error.
+    pub(crate) fn tail(&self) -> String {
+        self.tail.borrow().iter().fold(String::new(), |all, line| all + "\n  | " + line)
+    }
+}
+
+/// All replicas of a run. Dropping it kills them: no way out of a run leaves a process behind.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    pub(crate) replicas: Vec<Rc<Replica>>,
+}
+
+/// Kills everything and waits until it is gone, for a bounded time.
+pub(crate) async fn end(replicas: &[Rc<Replica>]) {
+    for replica in replicas {
+        replica.kill();
+    }
+    let gone = async {
+        for replica in replicas {
+            replica.exit().await;
+            while !proc::others(replica.pid, &replica.mark).is_empty() {
+                replica.kill_others();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    // Past this, a process is stuck in the kernel, and no signal can end it.
+    let _ = tokio::time::timeout(KILL_TAKES, gone).await;
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for replica in &self.replicas {
+            replica.kill();
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP/1.1 on the drill's own sockets: nothing is resent, merged or hidden between the plan and the wire.
+
+pub(crate) mod chunked;
+pub(crate) mod exchange;
+pub(crate) mod response;
