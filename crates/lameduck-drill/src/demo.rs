@@ -12,8 +12,8 @@ pub const TAKES: Duration = Duration::from_secs(30);
 /// Two replicas of a service, rolled one after the other at 200 requests a second behind a load balancer that learns of
 /// each end 2 s late. `service` starts one replica; `wrap` is what it is compared with.
 ///
-/// Plain, the losses are certain by arithmetic: each of two exits leaves its endpoint routed for 2 s, and a request in
-/// eight is 150 ms long, so that some are always in flight.
+/// Plain, the losses are certain by arithmetic: each of two exits leaves its endpoint routed for 2 s, and one request
+/// in six takes 200 ms, so that some are always in flight.
 pub fn plan(service: Vec<OsString>, wrap: Vec<OsString>) -> Plan {
     let template = |method: &str, path: &str, weight, body_bytes| Template {
         method: method.into(),
@@ -26,10 +26,10 @@ pub fn plan(service: Vec<OsString>, wrap: Vec<OsString>) -> Plan {
         wrap,
         replicas: 2,
         rate: 200.0,
-        duration: Duration::from_secs(5),
+        duration: Duration::from_secs(9),
         mix: vec![
             template("GET", "/", 9, 0),
-            template("GET", "/slow?ms=150", 2, 0),
+            template("GET", "/slow?ms=200", 3, 0),
             template("POST", "/", 4, 512),
             template("HEAD", "/", 1, 0),
         ],

@@ -14,7 +14,7 @@ use crate::run::Shared;
 use crate::wire::exchange::{IdleState, idle_state};
 
 /// How often a stopping replica's listener is looked at.
-const LISTENER_POLL: Duration = Duration::from_millis(10);
+const LISTENER_POLL: Duration = Duration::from_millis(5);
 /// How many connections `idle` opens for each replica.
 const IDLE_CONNECTIONS: usize = 16;
 
@@ -93,7 +93,7 @@ async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
         () = watch_listener(shared, replica) => {}
         () = tokio::time::sleep(plan.grace) => {
             look_at_idle(shared, replica);
-            replica.note_closed_listener(shared.clock.now());
+            replica.look_hard_at_listener(shared.clock.now());
             replica.record(shared.clock.now(), Moment::Killed);
             replica.kill();
             replica.exit().await;
@@ -103,7 +103,7 @@ async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
 
 /// Notes when the listener is closed. Never returns: the exit or the deadline ends it.
 async fn watch_listener(shared: &Shared, replica: &Replica) {
-    while !replica.note_closed_listener(shared.clock.now()) {
+    while !replica.look_at_listener(shared.clock.now()) {
         tokio::time::sleep(LISTENER_POLL).await;
     }
     std::future::pending::<()>().await;

@@ -293,7 +293,10 @@ impl Request {
                 };
                 self.converse(place, pooled).await;
             }
-            Connected::Refused => self.unconnected(place, Connection::Refused, Ending::Rst, ClosedBy::Server),
+            Connected::Refused => {
+                self.refused_by(endpoint);
+                self.unconnected(place, Connection::Refused, Ending::Rst, ClosedBy::Server);
+            }
             Connected::TimedOut => self.unconnected(place, Connection::TimedOut, Ending::TimedOut, ClosedBy::Client),
             Connected::OwnFault(error) => {
                 // The request stays in the books without an end: its fate is unknown, and the verdict inconclusive.
@@ -302,6 +305,16 @@ impl Request {
             }
         }
         Some(place)
+    }
+
+    /// A refused handshake says that nobody listens, the moment it is refused.
+    fn refused_by(&self, endpoint: EndpointId) {
+        if let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint) {
+            let stopping = replica.life.borrow().at(Moment::TermReceived).is_some();
+            if stopping && !replica.has_exited() {
+                replica.listener_closed(self.shared.clock.now());
+            }
+        }
     }
 
     fn open(&self, retry: u32, replica: EndpointId, how: Connection, connection: Option<u64>) -> usize {
@@ -341,8 +354,8 @@ impl Request {
             tokio::time::sleep(shared.plan.rtt).await;
         }
         let reader = Reader::new(self.template().method == "HEAD", &id);
-        let got = exchange(&mut pooled.connection.stream, &wire, reader, shared.plan.timeout).await;
-        let now = shared.clock.now();
+        let got = exchange(&mut pooled.connection.stream, &wire, reader, shared.plan.timeout, shared.clock).await;
+        let now = got.at;
         self.enter(place, &got, now);
         self.learn(pooled.endpoint, attempt, &got);
         if got.reusable {

@@ -1,10 +1,12 @@
 //! What the kernel knows of the replicas' processes and listeners, from /proc.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::{fs, str};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 
 /// The variable that marks every process of a drill, so that one that left its parent and its group is still found.
 pub(crate) const MARKER: &str = "LAMEDUCK_DRILL_REPLICA";
@@ -54,7 +56,17 @@ fn marked(pid: i32, wanted: &[u8]) -> bool {
     environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
 }
 
-/// Whether some socket listens on this TCP port. `None` where /proc cannot tell.
+/// Whether the listener on this address is certainly gone, at the cost of two system calls.
+///
+/// A socket that is bound but never listens is refused while another one listens there, and takes no connection. It is also
+/// refused where a listener without `SO_REUSEADDR` has left connections behind, so `false` decides nothing.
+pub(crate) fn listener_is_gone(address: SocketAddr) -> bool {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    socket.is_ok_and(|socket| socket.set_reuseaddr(true).is_ok() && socket.bind(address).is_ok())
+}
+
+/// Whether some socket listens on this TCP port. `None` where /proc cannot tell. The kernel walks its whole table of
+/// connections for the answer, which can take 10 ms: ask once, not in a loop.
 pub(crate) fn listens(port: u16) -> Option<bool> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     if tables.iter().all(Result::is_err) {
@@ -105,11 +117,18 @@ mod tests {
 
     #[test]
     fn sees_a_listener_open_and_close() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert_eq!(listens(port), Some(true));
-        drop(listener);
-        assert_eq!(listens(port), Some(false));
+        for bound_to in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = std::net::TcpListener::bind(bound_to).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let client = std::net::TcpStream::connect(address).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            assert_eq!((listens(port), listener_is_gone(address)), (Some(true), false), "{bound_to}");
+            drop(listener);
+            // With a connection still open, as while draining.
+            assert_eq!((listens(port), listener_is_gone(address)), (Some(false), true), "{bound_to}");
+            drop((client, accepted));
+        }
     }
 
     #[test]

@@ -250,14 +250,28 @@ impl Replica {
         }
     }
 
-    /// Whether the port is listened on, and if not that has been noted.
-    pub(crate) fn note_closed_listener(&self, now: Duration) -> bool {
-        let closed = proc::listens(self.port) == Some(false);
-        if closed && self.life.borrow().at(Moment::StoppedAccepting).is_none() {
+    /// Notes that the listener is closed, if it is.
+    pub(crate) fn look_at_listener(&self, now: Duration) -> bool {
+        let gone = proc::listener_is_gone(self.address);
+        if gone {
+            self.listener_closed(now);
+        }
+        gone
+    }
+
+    /// The same, at any cost: before SIGKILL nothing may be overlooked.
+    pub(crate) fn look_hard_at_listener(&self, now: Duration) {
+        if proc::listens(self.port) == Some(false) {
+            self.listener_closed(now);
+        }
+    }
+
+    /// The listener is known to be closed.
+    pub(crate) fn listener_closed(&self, now: Duration) {
+        if self.life.borrow().at(Moment::StoppedAccepting).is_none() {
             self.reacted(Reaction::Certain);
             self.record(now, Moment::StoppedAccepting);
         }
-        closed
     }
 
     /// The last lines of output, to show beside an error.

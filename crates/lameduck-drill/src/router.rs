@@ -213,6 +213,8 @@ impl<C> Router<C> {
             return None;
         }
         let place = match self.profile.pooling {
+            // A retry takes no turn: it would shift the turns of all requests after it.
+            _ if avoid.is_some() => self.rng.below(among.len()),
             Pooling::PerService => self.rng.below(among.len()),
             Pooling::PerEndpointClosed | Pooling::PerEndpointLeft => {
                 self.turn = self.turn.wrapping_add(1);

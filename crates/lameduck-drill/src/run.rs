@@ -271,7 +271,7 @@ impl Shared {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/lameduck-drill\r\nConnection: close\r\n\r\n"
         );
-        let got = exchange(&mut stream, request.as_bytes(), Reader::new(false, ""), READY_ANSWER).await;
+        let got = exchange(&mut stream, request.as_bytes(), Reader::new(false, ""), READY_ANSWER, self.clock).await;
         match got.ending {
             Ending::Complete { status } if status < 500 => Ok(()),
             Ending::Complete { status } => Err(format!("GET {path} answered {status}")),

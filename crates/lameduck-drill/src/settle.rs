@@ -74,6 +74,11 @@ fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e6
 }
 
+/// Seconds from `origin` to `at`, which may lie before it.
+fn signed(at: Duration, origin: Duration) -> f64 {
+    if at >= origin { seconds(at.saturating_sub(origin)) } else { -seconds(origin.saturating_sub(at)) }
+}
+
 fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut Ledger, result: &mut DrillResult) {
     let verdicts: Vec<(Verdict, Option<bool>)> = seen.records.iter().map(|record| judged(record, &seen)).collect();
     let retried = last_attempts(&seen.records, &verdicts);
@@ -231,7 +236,7 @@ fn loss(
         at_s: seconds(attempt.ended),
         intended_s: seconds(record.intended),
         sent_s: seconds(attempt.began),
-        since_term_s: replica.life.at(Moment::TermReceived).map(|term| seconds(attempt.ended) - seconds(term)),
+        since_term_s: replica.life.at(Moment::TermReceived).map(|term| signed(attempt.ended, term)),
         replica: replica.name.clone(),
         connection: record.connection,
         reused: idle_s.is_some(),

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::response::{Head, Reader};
+use crate::clock::Clock;
 
 /// How long an RST may trail the FIN it follows. On one machine both are queued before the client wakes; the wait covers a
 /// kernel that was busy elsewhere.
@@ -35,6 +36,8 @@ pub(crate) struct Exchanged {
     /// Whether the connection can carry another request.
     pub(crate) reusable: bool,
     pub(crate) closed_by: Option<ClosedBy>,
+    /// When the end was seen; telling FIN from RST takes a little longer.
+    pub(crate) at: Duration,
 }
 
 /// How a connection attempt ended.
@@ -97,6 +100,7 @@ pub(crate) async fn exchange(
     wire: &[u8],
     mut reader: Reader<'_>,
     timeout: Duration,
+    clock: Clock,
 ) -> Exchanged {
     let (mut sent, mut received, mut reset) = (0, 0u64, false);
     let mut buffer = vec![0u8; 16 << 10];
@@ -129,6 +133,7 @@ pub(crate) async fn exchange(
             }
         }
     };
+    let at = clock.now();
     let whole_at_close = ended == Ended::Eof && reader.end_of_stream();
     let (ending, closed_by) = match (ended, reader.head()) {
         (Ended::Whole, Some(head)) => (Ending::Complete { status: head.status }, None),
@@ -148,6 +153,7 @@ pub(crate) async fn exchange(
         // An answer that came before the whole request was written leaves the rest in the way of the next one.
         reusable: ended == Ended::Whole && sent == wire.len() && reader.reusable(),
         closed_by,
+        at,
     }
 }
 
@@ -200,7 +206,7 @@ mod tests {
     }
 
     async fn go(client: &mut TcpStream) -> Exchanged {
-        exchange(client, REQUEST, Reader::new(false, "x"), Duration::from_millis(300)).await
+        exchange(client, REQUEST, Reader::new(false, "x"), Duration::from_millis(300), Clock::start()).await
     }
 
     /// Runs the exchange against what `server` does, and returns how it ended.
@@ -283,8 +289,10 @@ mod tests {
         let answer = async {
             peer.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         };
-        let (got, ()) =
-            tokio::join!(exchange(&mut client, &wire, Reader::new(false, "x"), Duration::from_secs(5)), answer);
+        let (got, ()) = tokio::join!(
+            exchange(&mut client, &wire, Reader::new(false, "x"), Duration::from_secs(5), Clock::start()),
+            answer
+        );
         assert_eq!(got.ending, Ending::Complete { status: 413 });
         assert!(!got.reusable && got.bytes_out < wire.len() as u64);
     }

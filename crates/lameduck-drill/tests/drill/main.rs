@@ -1,5 +1,6 @@
 //! The drill against servers whose losses are known.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking, helpers included")]
 
+mod events;
 mod fixture;
 mod injected;
