@@ -67,7 +67,7 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: Action) -> Result<(), Set
                 // Nobody asked for this end: routing hears of it when the exit is seen.
                 replica.record(shared.clock.now(), Moment::Killed);
                 replica.kill();
-                replica.exit().await;
+                replica.killed().await;
             }
         }
         Action::Idle { quiet } => load.idle(quiet, IDLE_CONNECTIONS * shared.serving().len()).await,
@@ -89,6 +89,8 @@ async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
     replica.signal(plan.stop_signal);
     tokio::task::spawn_local(remove_after_lag(Rc::clone(shared), Rc::clone(replica)));
     tokio::select! {
+        // The exit first: an exit is not also a closed listener.
+        biased;
         () = replica.exit() => {}
         () = watch_listener(shared, replica) => {}
         () = tokio::time::sleep(plan.grace) => {
@@ -96,7 +98,7 @@ async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
             replica.look_hard_at_listener(shared.clock.now());
             replica.record(shared.clock.now(), Moment::Killed);
             replica.kill();
-            replica.exit().await;
+            replica.killed().await;
         }
     }
 }

@@ -106,6 +106,9 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<DrillResul
 /// between touches both alike.
 pub fn compare(plan: &Plan, rounds: usize, mut progress: impl FnMut(Progress)) -> Result<CompareResult, SetupError> {
     plan.check()?;
+    if plan.wrap.is_empty() {
+        return Err(plan::BadPlan::new("nothing to compare with: the plan has no wrap").into());
+    }
     let wrapped: Vec<_> = plan.wrap.iter().chain(&plan.command).cloned().collect();
     let (mut of_plain, mut of_cured) = (Vec::new(), Vec::new());
     for round in 1..=rounds.max(1) {

@@ -210,6 +210,12 @@ impl Default for Plan {
 #[error("{0}")]
 pub struct BadPlan(String);
 
+impl BadPlan {
+    pub(crate) fn new(message: &str) -> BadPlan {
+        BadPlan(message.to_owned())
+    }
+}
+
 impl Plan {
     /// Refuses what cannot be meant, naming the option.
     pub fn check(&self) -> Result<(), BadPlan> {

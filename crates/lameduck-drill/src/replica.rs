@@ -27,7 +27,7 @@ const TAIL_LINES: usize = 12;
 /// The longest line kept whole; a longer one is taken in parts.
 const LONGEST_LINE: usize = 64 << 10;
 /// How long processes that got SIGKILL may take to be gone.
-const KILL_TAKES: Duration = Duration::from_secs(2);
+const KILL_TAKES: Duration = Duration::from_secs(5);
 
 /// Whether something changed between the stop signal and SIGKILL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -209,6 +209,11 @@ impl Replica {
         let _ = exited.wait_for(|exited| *exited).await;
     }
 
+    /// Waits for the exit after SIGKILL. A process that is stuck in the kernel is not waited for without end.
+    pub(crate) async fn killed(&self) {
+        let _ = tokio::time::timeout(KILL_TAKES, self.exit()).await;
+    }
+
     /// Notes a moment and reports it.
     pub(crate) fn record(&self, at: Duration, moment: Moment) {
         self.life.borrow_mut().record(at, moment);
@@ -268,7 +273,8 @@ impl Replica {
 
     /// The listener is known to be closed.
     pub(crate) fn listener_closed(&self, now: Duration) {
-        if self.life.borrow().at(Moment::StoppedAccepting).is_none() {
+        let known = [Moment::StoppedAccepting, Moment::Exited].map(|moment| self.life.borrow().at(moment));
+        if known == [None, None] {
             self.reacted(Reaction::Certain);
             self.record(now, Moment::StoppedAccepting);
         }

@@ -30,9 +30,13 @@ const MOST_ANSWERED: usize = 6000;
 /// Losses this close are one shaded window.
 const WINDOW_GAP_S: f64 = 0.4;
 
-/// The time that the drawing of a result needs, in seconds.
+/// The time that the drawing of a result needs, in seconds: to the last thing that happened, not to the end of a wait.
 pub(super) fn span(result: &DrillResult) -> f64 {
-    result.rounds.first().map_or(1.0, |round| round.ended_s).max(0.1)
+    let marks = result.marks.iter().filter(|mark| mark.round == 1).map(|mark| mark.at_s + mark.latency_s);
+    let losses = result.losses.iter().chain(&result.unknowns).filter(|loss| loss.round == 1).map(|loss| loss.at_s);
+    let replicas = result.replicas.iter().filter(|replica| replica.round == 1);
+    let moments = replicas.flat_map(|replica| replica.timeline.entries().iter().map(|entry| entry.at.as_secs_f64()));
+    marks.chain(losses).chain(moments).fold(0.1, f64::max) * 1.01
 }
 
 #[derive(Clone, Copy)]

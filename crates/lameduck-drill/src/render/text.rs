@@ -57,9 +57,7 @@ fn books(out: &mut String, result: &DrillResult, paint: Paint) {
     let lost = if tally.lost > 0 { paint.with("31", &lost) } else { lost };
     let after = match (tally.lost, result.lost_after_retries) {
         (0, _) => String::new(),
-        (_, after) if result.retries == 0 => {
-            format!("   ({} by the client's retry policy: none sent again)", count(after))
-        }
+        (..) if result.retries == 0 => "   (none of them was sent again)".into(),
         (_, after) => format!("   ({} after the retries of {})", count(after), result.plan.profile),
     };
     let _ = writeln!(out, "+ {lost}  lost{after}");

@@ -276,6 +276,7 @@ fn what_cannot_be_set_up_says_why() {
 
 #[test]
 fn under_a_wrap_that_waits_nothing_is_lost() {
+    assert!(matches!(lameduck_drill::compare(&plan("naive", "roll"), 1, |_| {}), Err(SetupError::Plan(_))));
     // A stand-in for a PID 1 that keeps the service up until routing has moved on.
     let wrap = "\"$0\" \"$@\" & pid=$!; trap 'sleep 0.8; kill $pid' TERM; wait $pid; wait $pid";
     let plan = Plan { wrap: ["sh", "-c", wrap].map(Into::into).to_vec(), ..plan("naive", "roll") };
