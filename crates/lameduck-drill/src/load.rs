@@ -98,10 +98,13 @@ impl Load {
                 () = self.shared.clock.until(due) => {}
             }
             if self.silent.get() {
-                tokio::select! {
-                    biased;
-                    () = self.stop.notified() => return,
-                    () = self.resume.notified() => {}
+                // A loop: the notice of an earlier silence's end may still lie there.
+                while self.silent.get() {
+                    tokio::select! {
+                        biased;
+                        () = self.stop.notified() => return,
+                        () = self.resume.notified() => {}
+                    }
                 }
                 let now = self.shared.clock.now();
                 shift += now.saturating_sub(due);
@@ -234,7 +237,7 @@ impl Request {
         let now = self.shared.clock.now();
         let (target, discarded) = {
             let mut router = self.shared.router.borrow_mut();
-            let pinned = connection.and_then(|id| router.take_connection(id));
+            let pinned = connection.and_then(|id| router.take_connection(id, now));
             match pinned {
                 Some(pooled) if idle_state(&pooled.connection.stream) == IdleState::Quiet => {
                     (Target::Reuse(pooled), Vec::new())

@@ -123,10 +123,12 @@ impl<C> Router<C> {
         (Target::Connect(chosen), discarded)
     }
 
-    /// Takes a particular idle connection out, by its id.
-    pub(crate) fn take_connection(&mut self, connection: u64) -> Option<Pooled<C>> {
+    /// Takes a particular idle connection out, by its id; one that has been idle for too long is no longer there.
+    pub(crate) fn take_connection(&mut self, connection: u64, now: Duration) -> Option<Pooled<C>> {
+        let timeout = self.profile.idle_timeout;
         self.endpoints.iter_mut().find_map(|endpoint| {
-            let place = endpoint.idle.iter().position(|pooled| pooled.id == connection)?;
+            let kept = |pooled: &Pooled<C>| now.saturating_sub(pooled.idle_since) < timeout;
+            let place = endpoint.idle.iter().position(|pooled| pooled.id == connection && kept(pooled))?;
             endpoint.idle.remove(place)
         })
     }
@@ -296,6 +298,16 @@ mod tests {
         assert_eq!(next(&mut router, 60, None), "reuse 3");
         assert_eq!(next(&mut router, 60, None), "reuse 2");
         assert_eq!(next(&mut router, 60, None), "connect 0"); // 1 had been idle for the 60 s
+    }
+
+    #[test]
+    fn a_chosen_connection_expires_like_any_other() {
+        let mut router = router("alb", 1);
+        for id in [1, 2] {
+            assert!(router.give_back(pooled(0, id, 0, 1), at(0)).is_none());
+        }
+        assert_eq!(router.take_connection(1, at(59)).map(|p| p.id), Some(1));
+        assert!(router.take_connection(2, at(60)).is_none());
     }
 
     #[test]

@@ -98,8 +98,8 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
             Outcome::Answered { .. } => result.marks.push(Mark {
                 round,
                 replica: record.replica,
-                at_s: record.attempt.began.as_secs_f64(),
-                latency_s: record.attempt.ended.saturating_sub(record.intended).as_secs_f64(),
+                at_s: seconds(record.attempt.began),
+                latency_s: seconds(record.attempt.ended.saturating_sub(record.intended)),
             }),
             Outcome::Lost { cause } => {
                 result.lost_after_retries += u64::from(retried != Some(Retried::Answered));
