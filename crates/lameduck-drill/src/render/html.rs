@@ -198,16 +198,18 @@ fn losses(out: &mut String, results: &[(&str, &DrillResult)]) {
         if all == 0 {
             continue;
         }
-        let shown = all.min(TABLE_ROWS);
+        let shown = match all {
+            0..=TABLE_ROWS => format!("All {}", count(all as u64)),
+            _ => format!("The first {TABLE_ROWS} of {}", count(all as u64)),
+        };
         let _ = write!(
             out,
-            "<section><h2>{}</h2><p class=sub>The first {} of {}, in the order sent; the JSON has them all.</p>\
+            "<section><h2>{}</h2><p class=sub>{shown}, in the order sent.{}</p>\
              <div class=\"scroll tall\"><table class=losses><thead><tr><th class=n>at</th><th class=n>from TERM</th><th>cause</th>\
              <th>request</th><th>replica</th><th>connection</th><th class=n>out / in</th><th>ending</th><th>server's log</th>\
              <th>sent again</th><th>grounds</th></tr></thead><tbody>",
             if name.is_empty() { "Losses".into() } else { format!("Losses, {}", name.to_lowercase()) },
-            count(shown as u64),
-            count(all as u64)
+            if all > TABLE_ROWS { " The JSON has them all." } else { "" }
         );
         for loss in result.losses.iter().chain(&result.unknowns).take(TABLE_ROWS) {
             row(out, loss);

@@ -323,6 +323,7 @@ fn legend(out: &mut String, result: &DrillResult) {
 pub(super) fn latency(out: &mut String, result: &DrillResult, span: f64) {
     const HEIGHT: f64 = 92.0;
     const SPANS: usize = 120;
+    const LONGEST_GAP: usize = 3;
     let scale = Scale { span };
     let mut buckets: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for mark in result.marks.iter().filter(|mark| mark.round == 1) {
@@ -350,13 +351,17 @@ pub(super) fn latency(out: &mut String, result: &DrillResult, span: f64) {
         );
     }
     for (class, share) in [("highest", 1.0), ("median", 0.5)] {
-        let mut points = String::new();
+        let mut path = String::new();
+        let mut before = None;
         for (bucket, latencies) in &mut buckets {
             latencies.sort_unstable_by(f64::total_cmp);
             let at = (*bucket as f64 + 0.5) / SPANS as f64 * span;
-            let _ = write!(points, "{:.1},{:.1} ", scale.x(at), y(percentile(latencies, share).unwrap_or(low)));
+            // A line over a time without answers would show what nobody measured.
+            let step = if before.is_some_and(|before| bucket - before <= LONGEST_GAP) { 'L' } else { 'M' };
+            before = Some(*bucket);
+            let _ = write!(path, "{step}{:.1} {:.1}", scale.x(at), y(percentile(latencies, share).unwrap_or(low)));
         }
-        let _ = write!(out, "<polyline class={class} points=\"{points}\"><title>{class} latency</title></polyline>");
+        let _ = write!(out, "<path class={class} d=\"{path}\"><title>{class} latency</title></path>");
     }
     out.push_str(
         "</svg></div><figcaption class=legend><span><i class=\"key mediankey\"></i>median latency</span>\
