@@ -177,6 +177,11 @@ fn broken(attempt: &Attempt, server: &ServerSide) -> Verdict {
         (_, _, Some(true)) => {
             lost(Cause::CutMidResponse, "closed without an answer; the server's own log shows the request")
         }
+        // A close that crosses the request is answered by RST as the request arrives. One that comes long after it met a
+        // connection that was open then: read and aborted, or left unread, look the same from here.
+        (Connection::Reused { .. }, Ending::Rst, None) if attempt.ended > attempt.began + SLACK => {
+            lost(Cause::Unknown, "RST long after the request was sent; missing: whether the process had read it")
+        }
         (Connection::Reused { .. }, Ending::Rst, _) => {
             lost(Cause::IdleCloseRace, "RST on a connection idle since its last answer; the request was not read")
         }
@@ -272,6 +277,9 @@ mod tests {
         );
         check(attempt(Connection::Refused, Ending::Rst, 0, 9), UP, Cause::Unknown);
         check(attempt(REUSED, Ending::Rst, 0, 9), UP, Cause::IdleCloseRace);
+        let late = Attempt { began: at(6), ..attempt(REUSED, Ending::Rst, 0, 9) };
+        check(late, UP, Cause::Unknown);
+        check(late, seen(false, UP), Cause::IdleCloseRace);
         check(attempt(REUSED, Ending::Fin, 0, 9), seen(false, UP), Cause::IdleCloseRace);
         check(attempt(REUSED, Ending::Fin, 0, 9), UP, Cause::CutMidResponse);
         check(attempt(REUSED, Ending::Rst, 0, 9), seen(true, UP), Cause::CutMidResponse);

@@ -267,3 +267,16 @@ fn page(title: &str, body: &str) -> String {
         Escaped(title)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_or_a_command_line_says_stays_text() {
+        let hostile = "</title><script>alert('x & \"y\"')</script>";
+        let page = page(hostile, "");
+        assert!(!page.contains("<script"), "{page}");
+        assert!(page.contains("&lt;script&gt;alert(&#39;x &amp; &quot;y&quot;&#39;)"), "{page}");
+    }
+}
