@@ -383,7 +383,10 @@ impl CompareResult {
 pub(crate) fn loss_rate(tally: &Tally) -> LossRate {
     let (low, high) = law::wilson(tally.lost, tally.sent);
     let share = if tally.sent == 0 { 0.0 } else { tally.lost as f64 / tally.sent as f64 };
-    LossRate { share, low, high, at_most: (tally.lost == 0).then(|| law::rule_of_three(tally.sent)) }
+    // Nine digits are more than any sample is good for, and a number this short is read back as it was written.
+    let short = |share: f64| (share * 1e9).round() / 1e9;
+    let at_most = (tally.lost == 0).then(|| short(law::rule_of_three(tally.sent)));
+    LossRate { share: short(share), low: short(low), high: short(high), at_most }
 }
 
 /// The value at a share of sorted values, by nearest rank.
