@@ -197,9 +197,13 @@ pub fn ask(pid: Option<i32>, request: Request, patience: Option<Duration>) -> Re
         _ => AskError::Io(error),
     })?;
     stream.set_read_timeout(patience)?;
-    stream.write_all(request.word().as_bytes())?;
     let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
+    let talk = stream.write_all(request.word().as_bytes()).and_then(|()| stream.read_to_string(&mut reply));
+    match talk.map_err(|error| (error.kind(), error)) {
+        // Turned away, it closes without having read.
+        Ok(_) | Err((io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _)) => {}
+        Err((_, error)) => return Err(error.into()),
+    }
     if reply.is_empty() { Err(AskError::NoAnswer) } else { Ok(reply) }
 }
 

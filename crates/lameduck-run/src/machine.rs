@@ -161,6 +161,8 @@ pub enum Action {
     SuspendSelf,
     /// Begin to watch the traffic.
     Watch,
+    /// Look at the traffic at once: what is known of it may be old.
+    LookNow,
     /// Start the pre-stop commands.
     RunPreStop,
     /// Start the stop command.
@@ -401,7 +403,7 @@ impl Machine {
             drain.signal = Some(signal);
             drain.waits_for_signal = false;
             self.drain = Some(drain);
-            self.advance(now, actions);
+            actions.push(Action::LookNow);
         } else if self.policy.force_on_repeat {
             match self.state {
                 State::LameDuck => self.leave(now, Phase::LameDuck, EndedBy::Forced, actions),

@@ -202,7 +202,7 @@ impl Command {
 pub enum Session {
     /// A session of its own, and the terminal on standard input, if there is one, becomes its controlling terminal.
     Own,
-    /// A process group of its own, in the foreground of the terminal on standard input, if there is one.
+    /// A process group of its own.
     Group,
     /// A process group of its own, in the background: a helper.
     Background,
@@ -220,6 +220,8 @@ pub struct Start<'a> {
     pub ignore_chld: bool,
     /// Its session.
     pub session: Session,
+    /// Whether its group takes the foreground of the terminal: see [`has_foreground`].
+    pub foreground: bool,
     /// A descriptor for its standard output and error, instead of ours.
     pub output: Option<BorrowedFd<'a>>,
     /// A descriptor to hand to it, and its number there.
@@ -266,10 +268,8 @@ fn child(start: &Start<'_>) -> ! {
             unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
         }
         Session::Group => {
-            // Only who has the foreground may hand it on: in a shell's background it is not ours to take.
-            let foreground = unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() };
             unsafe { libc::setpgid(0, 0) };
-            if foreground {
+            if start.foreground {
                 // Blocked SIGTTOU lets a background process do this (tcsetpgrp(3)).
                 unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpgrp()) };
             }
@@ -314,6 +314,13 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, and the parent handed it to this process alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether this process has the foreground of the terminal on standard input, if there is one. Only who has it may hand it
+/// on: in a shell's background it is not ours to take.
+pub fn has_foreground() -> bool {
+    // SAFETY: plain integers.
+    unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() }
 }
 
 /// Gives up the controlling terminal, so that a child's session can take it (tty_ioctl(4), `TIOCNOTTY`). Returns whether
@@ -390,4 +397,34 @@ pub fn sock_diag_socket(groups: u32) -> io::Result<OwnedFd> {
         libc::bind(fd.as_raw_fd(), ptr::from_ref(&address).cast(), size_of::<libc::sockaddr_nl>() as libc::socklen_t)
     };
     if done == 0 { Ok(fd) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets only messages about sockets with these local ports through to a [`sock_diag_socket`]: a busy neighbour in the same
+/// network namespace would fill its buffer otherwise. A classic BPF program (socket(7), `SO_ATTACH_FILTER`).
+pub fn filter_ports(socket: BorrowedFd<'_>, ports: &[u16]) -> io::Result<()> {
+    /// Where the local port stands in a message: after the netlink header and four bytes of `struct inet_diag_msg`.
+    const LOCAL_PORT: u32 = 16 + 4;
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    // The jumps reach 255 instructions far; more ports than that are no app's.
+    let ports = &ports[..ports.len().min(200)];
+    let mut program = vec![statement(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, LOCAL_PORT)];
+    for (n, port) in ports.iter().enumerate() {
+        let to_accept = (ports.len() - n) as u8;
+        let code = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        program.push(libc::sock_filter { code, jt: to_accept, jf: 0, k: u32::from(*port) });
+    }
+    program.push(statement(libc::BPF_RET | libc::BPF_K, 0));
+    program.push(statement(libc::BPF_RET | libc::BPF_K, u32::MAX));
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the pointer is to a live sock_fprog that names `program` with its length; the kernel copies both.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            ptr::from_ref(&filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -224,11 +224,11 @@ fn a_drain_on_request_waits_for_the_signal_and_then_does_not_wait_again() {
     story.when(5000, traffic(0, 0), &[Action::Record(Moment::Quiet), Action::TellWaiters]);
     story.when(5100, Event::DrainRequested, &[Action::TellWaiters]);
     story.when(9000, traffic(0, 0), &[]);
+    story.when(10_000, TERM, &[Action::Record(Moment::TermReceived), Action::LookNow]);
     story.when(
         10_000,
-        TERM,
+        traffic(0, 0),
         &[
-            Action::Record(Moment::TermReceived),
             Action::Record(Moment::Quiet),
             Action::TellWaiters,
             ended(Phase::LameDuck, 10_000, EndedBy::Quiet),

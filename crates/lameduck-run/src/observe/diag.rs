@@ -66,7 +66,7 @@ pub fn parse(mut datagram: &[u8], mut each: impl FnMut(Socket)) -> Answer {
         let Some(message) = datagram.get(HEADER..length) else { return Answer::Malformed };
         match kind {
             NLMSG_DONE => return Answer::Done,
-            NLMSG_ERROR if message.len() >= 4 => return Answer::Refused(-(u32_at(message, 0) as i32)),
+            NLMSG_ERROR if message.len() >= 4 => return Answer::Refused((u32_at(message, 0) as i32).wrapping_neg()),
             BY_FAMILY => match socket(message) {
                 Some(socket) => each(socket),
                 None => return Answer::Malformed,
@@ -113,12 +113,14 @@ fn socket(message: &[u8]) -> Option<Socket> {
     Some(socket)
 }
 
-/// From `struct tcp_info`. `tcpi_bytes_received` is there since Linux 4.1; a shorter structure is an older kernel's.
+/// From `struct tcp_info`. `tcpi_bytes_received` is there since Linux 4.1, `tcpi_bytes_sent` since 4.19 (before that,
+/// what was acknowledged has to do); a shorter structure is an older kernel's.
 fn activity(info: &[u8]) -> Option<Activity> {
     (info.len() >= 136).then(|| Activity {
         since_sent_ms: u32_at(info, 44),
         since_received_ms: u32_at(info, 52),
         bytes_received: u64_at(info, 128),
+        bytes_sent: u64_at(info, if info.len() >= 208 { 200 } else { 120 }),
     })
 }
 
@@ -183,6 +185,15 @@ mod tests {
         assert_eq!((socket.cookie, socket.cgroup), (7, Some(5)));
         let activity = socket.activity.unwrap();
         assert_eq!((activity.since_sent_ms, activity.since_received_ms, activity.bytes_received), (1500, 1600, 77));
+    }
+
+    #[test]
+    fn an_error_number_that_has_no_opposite_is_no_overflow() {
+        let mut datagram = 20u32.to_ne_bytes().to_vec();
+        datagram.extend(NLMSG_ERROR.to_ne_bytes());
+        datagram.extend([0; 10]);
+        datagram.extend(i32::MIN.to_ne_bytes());
+        assert_eq!(parse(&datagram, |_| {}), Answer::Refused(i32::MIN));
     }
 
     proptest! {

@@ -192,6 +192,11 @@ impl Tracker {
         );
     }
 
+    /// More connections came and went than could be heard of.
+    pub fn missed_some(&mut self, now: Time) {
+        self.last_arrival = Some(now);
+    }
+
     /// Ends a look: what was not seen in it nor in the one before is gone. One look's patience, because the message of its
     /// end may still be on its way, and would be taken for that of a connection never seen.
     pub fn end_look(&mut self) {
@@ -321,10 +326,13 @@ fn arrival(now: Time, activity: Option<&Activity>) -> Time {
 
 /// Whether a request is in flight: data that the app has not read, an answer that the client has not acknowledged, or data
 /// that came after the last answer went out.
+///
+/// The kernel's times are jiffies. A request that comes in the very jiffy of the answer before it looks answered; nothing
+/// the kernel tells decides that case, and taking it for unanswered would hold every drain of a fast service to its end.
 fn in_flight(socket: &Socket) -> bool {
-    let unanswered = socket
-        .activity
-        .is_some_and(|activity| activity.bytes_received > 0 && activity.since_received_ms < activity.since_sent_ms);
+    let unanswered = socket.activity.is_some_and(|activity| {
+        activity.bytes_received > 0 && (activity.since_received_ms < activity.since_sent_ms || activity.bytes_sent == 0)
+    });
     socket.received > 0 || socket.unsent > 0 || (unanswered && socket.state == TcpState::ESTABLISHED)
 }
 

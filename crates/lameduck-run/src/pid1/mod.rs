@@ -30,7 +30,7 @@ pub use start::{ADMIN_DESCRIPTOR, Begin, StartError};
 use tasks::Tasks;
 
 /// How often traffic is looked at while a quiet lame duck waits for the signal that may never come.
-const HOLDING: Duration = Duration::from_secs(1);
+const HOLDING: Duration = Duration::from_millis(500);
 /// An admin process that ended is started again after this.
 const ADMIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -141,6 +141,7 @@ impl Init {
                 self.observer = Some(Observer::new(ports, ignore));
                 self.next_look = self.now();
             }
+            Action::LookNow => self.next_look = self.now(),
             Action::RunPreStop => self.run_pre_stop(),
             Action::RunStopCommand => self.run_stop_command(),
             Action::SignalMain(signal) => {
@@ -261,6 +262,7 @@ impl Init {
     }
 
     fn on_ended(&mut self, pid: Pid, status: WaitStatus) {
+        let now = self.now();
         self.book.reaped += 1;
         let ending = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Ending::Code(code as u8),
@@ -276,7 +278,7 @@ impl Init {
             if let Some(admin) = &mut self.admin {
                 (admin.pid, admin.again) = (None, again);
             }
-        } else if let Some(event) = self.tasks.ended(pid, ending, &mut self.log) {
+        } else if let Some(event) = self.tasks.ended(now, pid, ending, &mut self.log) {
             self.apply(event);
         } else if let Persona::Tini { warn_on_reap: true, .. } = self.options.persona {
             log::raw(format_args!(

@@ -123,7 +123,7 @@ impl Tasks {
     }
 
     /// A process ended: was it a task?
-    pub fn ended(&mut self, pid: Pid, ending: Ending, log: &mut Log) -> Option<Event> {
+    pub fn ended(&mut self, now: Time, pid: Pid, ending: Ending, log: &mut Log) -> Option<Event> {
         let task = self.running.take_if(|task| task.pid == pid)?;
         self.read_output(log);
         let name = task.kind.name();
@@ -142,10 +142,7 @@ impl Tasks {
             }
         }
         match task.kind {
-            // The next one's patience counts from here; a clock is not at hand, its predecessor's end is close enough.
-            Kind::PreStop => {
-                self.next_pre_stop(task.until.map_or(Duration::ZERO, |until| until.saturating_sub(self.timeout)), log)
-            }
+            Kind::PreStop => self.next_pre_stop(now, log),
             Kind::Stop => Some(Event::StopCommandEnded { success }),
         }
     }
@@ -220,6 +217,7 @@ fn spawn(text: &str, mask: u64) -> std::io::Result<(Pid, OwnedFd, OwnedFd)> {
         mask,
         ignore_chld: false,
         session: Session::Background,
+        foreground: false,
         output: Some(write.as_fd()),
         hand: None,
         status: status.as_fd(),

@@ -1,0 +1,264 @@
+//! Children that other inits lose, hang on, or leave behind.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Duck, LAMEDUCK, clean, descendants, root, run, status_field, until};
+
+#[test]
+fn exit_statuses_are_the_commands_own() {
+    let check = |args: &[&str], expect: i32| {
+        let mut duck = Duck::start(run(args));
+        assert_eq!(duck.code(), expect, "{args:?}: {:?}", duck.rest());
+    };
+    check(&["--", "true"], 0);
+    check(&["true"], 0);
+    check(&["--", "sh", "-c", "exit 7"], 7);
+    check(&["--", "sh", "-c", "kill -TERM $$"], 143);
+    check(&["--", "sh", "-c", "kill -KILL $$"], 137);
+    check(&["--map-exit", "143=0", "--", "sh", "-c", "kill -TERM $$"], 0);
+    check(&["--", "/does/not/exist"], 127);
+    check(&["--", "does-not-exist-either"], 127);
+    check(&["--", "/etc"], 126);
+    check(&["--mode", "off", "--", "sh", "-c", "exit 9"], 9);
+    check(&["--mode", "off", "--", "/does/not/exist"], 127);
+    check(&["--mode", "off", "--", "/etc"], 126);
+    check(&["--nonsense", "--", "true"], 125);
+    check(&[], 125);
+    check(&["--grace", "5", "--min", "10", "--", "true"], 125);
+}
+
+#[test]
+fn mode_off_leaves_no_trace() {
+    let mut command = run(&["--mode", "off", "--", "sh", "-c", "echo $$; exec sleep 30"]);
+    command.env("LAMEDUCK_GRACE", "10");
+    let mut duck = Duck::start(command);
+    assert_eq!(duck.line(), duck.child.id().to_string(), "the command has lameduck's pid");
+    until("exec", || status_field(duck.child.id() as i32, "Name").as_deref() == Some("sleep"));
+    duck.signal(Signal::TERM);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&duck.wait()), Some(15));
+    assert!(duck.rest().is_empty());
+}
+
+/// Signals and their masks as a child sees them, with and without lameduck in front.
+#[test]
+fn inherited_masks_and_ignored_signals_reach_the_child_unchanged() {
+    let wrapper = "
+import os, signal, sys
+for s in (signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGTTOU): signal.signal(s, signal.SIG_IGN)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN])
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+    let show = ["cat", "/proc/self/status"];
+    let of = |words: &[&str]| {
+        let mut command = Command::new("python3");
+        command.args(["-c", wrapper]).args(words);
+        clean(&mut command);
+        let out = command.output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success(), "{words:?}");
+        ["SigBlk", "SigIgn", "SigCgt"].map(|field| {
+            text.lines().find(|line| line.starts_with(field)).unwrap_or_else(|| panic!("{words:?}: {text}")).to_owned()
+        })
+    };
+    let plain = of(&show);
+    assert_eq!(plain, of(&[&[LAMEDUCK, "run", "--"], &show[..]].concat()));
+    assert_eq!(plain, of(&[&[LAMEDUCK, "run", "--mode", "off", "--"], &show[..]].concat()));
+    assert_eq!(plain, of(&[&[LAMEDUCK, "run", "--mode", "observe", "--"], &show[..]].concat()));
+}
+
+/// tini and catatonit hang: the kernel reaps for whoever ignores SIGCHLD.
+#[test]
+fn sigchld_ignored_on_entry_is_no_hang() {
+    let mut command = Command::new("python3");
+    command.args([
+        "-c",
+        "import os,signal,sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])",
+    ]);
+    command.args([LAMEDUCK, "run", "--", "sh", "-c", "exit 5"]);
+    clean(&mut command);
+    assert_eq!(Duck::start(command).code(), 5);
+}
+
+/// A stopped child does not see TERM before CONT.
+#[test]
+fn a_stopped_child_is_woken() {
+    let mut duck = Duck::start(run(&["--", "sh", "-c", "echo $$; exec sleep 60"]));
+    let pid: i32 = duck.line().parse().unwrap();
+    until("sleep", || status_field(pid, "Name").as_deref() == Some("sleep"));
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+    until("stopped", || status_field(pid, "State").is_some_and(|state| state.starts_with('T')));
+    duck.signal(Signal::TERM);
+    assert_eq!(duck.code(), 143);
+}
+
+/// tini and dumb-init leave, and the container's end kills the rest untold.
+#[test]
+fn the_main_process_exits_first_and_the_others_finish() {
+    let script = "(trap 'sleep 0.5; echo worker done; exit 0' TERM; echo up; while :; do sleep 0.05; done) & exit 3";
+    let mut duck = Duck::start(run(&["--", "bash", "-c", script]));
+    assert_eq!(duck.line(), "up");
+    assert_eq!(duck.line(), "worker done");
+    assert_eq!(duck.code(), 3);
+    assert_eq!(duck.report().processes.killed, 0);
+}
+
+#[test]
+fn a_descendant_in_its_own_session_is_told_and_waited_for() {
+    let script =
+        "setsid bash -c 'trap \"sleep 0.3; echo told; exit 0\" TERM; echo up; while :; do sleep 0.05; done' & wait";
+    let mut duck = Duck::start(run(&["--", "bash", "-c", script]));
+    assert_eq!(duck.line(), "up");
+    duck.signal(Signal::TERM);
+    assert_eq!(duck.line(), "told");
+    assert_eq!(duck.code(), 143);
+}
+
+/// The shell waits for its child before it runs the trap: who waits for the shell alone waits for ever.
+#[test]
+fn a_shell_that_cannot_run_its_trap_is_cured_halfway() {
+    let script = "trap 'echo trapped; exit 0' TERM; echo up; sleep 60";
+    let mut duck = Duck::start(run(&["--grace", "4s", "--", "bash", "-c", script]));
+    assert_eq!(duck.line(), "up");
+    let began = Instant::now();
+    duck.signal(Signal::TERM);
+    assert_eq!(duck.line(), "trapped");
+    assert_eq!(duck.code(), 0);
+    assert!(began.elapsed() < Duration::from_millis(3500), "{:?}", began.elapsed());
+    assert_eq!(duck.report().processes.killed, 0);
+}
+
+#[test]
+fn what_ignores_term_is_killed_before_the_platform_does_and_the_status_survives() {
+    let script = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    let mut duck = Duck::start(run(&["--grace", "2s", "--margin", "500ms", "--", "bash", "-c", script]));
+    assert_eq!(duck.line(), "up");
+    let began = Instant::now();
+    duck.signal(Signal::TERM);
+    assert_eq!(duck.code(), 137);
+    let took = began.elapsed();
+    assert!((Duration::from_millis(1450)..Duration::from_millis(2000)).contains(&took), "{took:?}");
+    assert!(duck.report().processes.killed >= 1);
+}
+
+#[test]
+fn orphans_that_end_together_are_all_reaped() {
+    let script = "for i in $(seq 150); do (sleep 0.3 &) ; done; sleep 1.2";
+    let mut duck = Duck::start(run(&["--", "bash", "-c", script]));
+    assert_eq!(duck.code(), 0);
+    // 150 sleeps were orphaned at once, plus the main process.
+    assert!(duck.report().processes.reaped >= 151, "{:?}", duck.report().processes);
+}
+
+#[test]
+fn neither_the_working_directory_nor_inherited_descriptors_are_pinned() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let mut command = Command::new("bash");
+    let inner = format!(
+        "cd {path}; exec 7<{path}; exec {LAMEDUCK} run -- sh -c 'pwd; readlink /proc/self/fd/7; exec sleep 30'"
+    );
+    command.args(["-c", &inner]);
+    clean(&mut command);
+    let mut duck = Duck::start(command);
+    assert_eq!(duck.line(), path, "the child starts where lameduck was started");
+    assert_eq!(duck.line(), path, "the child keeps what was handed to it");
+    let pid = duck.child.id();
+    until("cwd is /", || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == std::path::Path::new("/")));
+    let held = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .filter(|link| link.starts_with(path))
+        .count();
+    assert_eq!(held, 0, "lameduck itself holds nothing of it");
+}
+
+/// tini exits while the child lives; the container goes down with requests in flight.
+#[test]
+fn a_child_that_may_not_be_signalled_is_not_abandoned() {
+    if !root("a_child_that_may_not_be_signalled_is_not_abandoned") {
+        return;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-kill", "--inh-caps=-all", "--", LAMEDUCK, "run", "--grace", "20s", "--"]);
+    command.args(["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo up; sleep 1.5; exit 6"]);
+    clean(&mut command);
+    let mut duck = Duck::start(command);
+    assert_eq!(duck.line(), "up");
+    duck.signal(Signal::TERM);
+    duck.hear("could not be sent");
+    assert_eq!(duck.code(), 6, "the child's own end, in its own time");
+}
+
+#[test]
+fn group_and_single_child() {
+    let script = "trap 'echo main; exit 0' USR1; (trap 'echo worker; exit 0' USR1; echo up; while :; do sleep 0.02; done) & while :; do sleep 0.02; done";
+    let heard = |scope: &[&str]| {
+        let mut duck = Duck::start(run(&[scope, &["--grace", "3s", "--", "bash", "-c", script]].concat()));
+        assert_eq!(duck.line(), "up");
+        duck.signal(Signal::USR1);
+        let mut lines = vec![duck.line(), duck.line()];
+        duck.wait();
+        lines.sort();
+        lines
+    };
+    assert_eq!(heard(&["--group"]), ["main", "worker"]);
+    assert_eq!(heard(&[]), ["", "main"], "other signals go to the main process; the worker then gets TERM");
+    assert_eq!(heard(&["--single-child"]), ["", "main"]);
+}
+
+#[test]
+fn rewrites_by_name_and_number() {
+    let script = "trap 'echo usr1; exit 0' USR1; echo up; while :; do sleep 0.02; done";
+    for rewrite in ["15:10", "TERM:USR1", "SIGTERM:SIGUSR1"] {
+        let mut duck = Duck::start(run(&["--rewrite", rewrite, "--", "bash", "-c", script]));
+        assert_eq!(duck.line(), "up");
+        duck.signal(Signal::TERM);
+        assert_eq!(duck.line(), "usr1", "{rewrite}");
+        assert_eq!(duck.code(), 0);
+    }
+    let mut swallowed =
+        Duck::start(run(&["--rewrite", "HUP:0", "--", "bash", "-c", "trap 'exit 9' HUP; echo up; sleep 0.5; exit 0"]));
+    assert_eq!(swallowed.line(), "up");
+    swallowed.signal(Signal::HUP);
+    assert_eq!(swallowed.code(), 0);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let script = "sleep 61 & setsid sleep 62 & (sleep 63 &) ; wait";
+    let mut duck = Duck::start(run(&["--", "bash", "-c", script]));
+    let root = duck.child.id() as i32;
+    until("four processes", || descendants(root).len() == 4);
+    let pids = descendants(root);
+    duck.signal(Signal::TERM);
+    duck.wait();
+    for pid in pids {
+        assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "{pid} is left");
+    }
+}
+
+#[test]
+fn idle_means_no_wake_ups() {
+    let mut duck = Duck::start(run(&["--", "sleep", "30"]));
+    let pid = duck.child.id() as i32;
+    until("it serves", || descendants(pid).len() == 1);
+    std::thread::sleep(Duration::from_millis(300));
+    let switches = || -> u64 {
+        ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"]
+            .map(|field| status_field(pid, field).unwrap().parse::<u64>().unwrap())
+            .iter()
+            .sum()
+    };
+    let before = switches();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(switches() - before, 0);
+    assert_eq!(status_field(pid, "Threads").unwrap(), "1");
+    duck.signal(Signal::TERM);
+    duck.wait();
+}
