@@ -51,7 +51,9 @@ fn at(replica: &ReplicaReport, moment: Moment) -> Duration {
 
 #[test]
 fn rolling_a_naive_service_loses_what_the_arithmetic_says() {
-    let result = drill(&plan("naive", "roll"));
+    // Some 12 requests in flight at each exit: that none is, has a chance of one in 100,000.
+    let mix = parse_request_file("GET / 2\nGET /slow?ms=200 3").unwrap();
+    let result = drill(&Plan { mix, ..plan("naive", "roll") });
     assert_eq!((result.verdict, result.exit_code()), (DrillVerdict::Lost, 1));
     only(&result, &[Cause::RefusedWhileRouted, Cause::CutMidResponse, Cause::IdleCloseRace]);
     // Two exits, each routed to for 0.4 s more, a quarter to a half of 200 requests a second to each.
