@@ -60,6 +60,8 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: Action) -> Result<(), Set
                 terminate(shared, &old).await;
                 let new = shared.start(Some(old.port))?;
                 shared.serve(&new).await?;
+                // The same address: from here on it is the new process that answers there.
+                remove(shared, &old);
             }
         }
         Action::Kill => {
@@ -113,14 +115,19 @@ async fn watch_listener(shared: &Shared, replica: &Replica) {
 
 async fn remove_after_lag(shared: Rc<Shared>, replica: Rc<Replica>) {
     tokio::time::sleep(shared.plan.lag).await;
+    remove(&shared, &replica);
+}
+
+/// Routing hears that a replica is gone, once.
+fn remove(shared: &Shared, replica: &Replica) {
+    if replica.life.borrow().at(Moment::EndpointRemoved).is_some() {
+        return;
+    }
+    let now = shared.clock.now();
     let closed = shared.router.borrow_mut().remove(replica.index);
-    replica.record(shared.clock.now(), Moment::EndpointRemoved);
+    replica.record(now, Moment::EndpointRemoved);
     for pooled in closed {
-        note_idle(
-            &replica,
-            idle_state(&pooled.connection.stream),
-            shared.clock.now().saturating_sub(pooled.idle_since),
-        );
+        note_idle(replica, idle_state(&pooled.connection.stream), now.saturating_sub(pooled.idle_since));
     }
 }
 

@@ -161,6 +161,9 @@ fn a_restart_comes_back_on_its_port() {
     assert_eq!(names.len(), 3);
     assert_eq!(names[2].1, names[1].1);
     assert!(result.replicas[2].tally.answered > 20, "{:?}", result.replicas[2]);
+    // What is sent to the address after that is the new process's to answer.
+    let (old, new) = (&result.replicas[1], &result.replicas[2]);
+    assert!(at(old, Moment::EndpointRemoved) < at(new, Moment::Ready) + ms(20), "{old:?} {new:?}");
 }
 
 #[test]
