@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags};
 
@@ -31,7 +32,12 @@ impl Process {
 ///
 /// Processes that were put into the container from outside (`kubectl exec`, an exec probe, a preStop hook) do not descend
 /// from PID 1 and are left alone.
+///
+/// An error where `/proc` can not be read, or belongs to another pid namespace: its numbers are then other processes'.
 pub fn descendants(root: i32, except: &[i32]) -> io::Result<Vec<Process>> {
+    if fs::read_link("/proc/self")? != Path::new(&std::process::id().to_string()) {
+        return Err(io::Error::other("it belongs to another pid namespace"));
+    }
     let mut stats = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let name = entry.file_name();

@@ -338,6 +338,12 @@ pub fn kill(pid: rustix::process::Pid, group: bool, signal: Signal) -> io::Resul
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends a signal to every process of this pid namespace but this one, which must be its PID 1 (kill(2), pid -1).
+pub fn kill_everyone(signal: Signal) {
+    // SAFETY: plain integers. As PID 1, the processes reached are this container's; they end with it anyway.
+    unsafe { libc::kill(-1, c_int::from(signal.number())) };
+}
+
 /// Sends a signal to the process behind a pidfd: never to a process that has its number since (pidfd_send_signal(2)).
 pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     // SAFETY: a descriptor we hold, and a null siginfo, which means "as kill(2)".

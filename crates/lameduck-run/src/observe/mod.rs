@@ -198,8 +198,8 @@ impl Observer {
         self.cost = cost;
     }
 
-    /// Looks once. `app` are the processes of the app.
-    pub fn look(&mut self, now: Time, app: &[Process]) -> Seen {
+    /// Looks once. `app` are the processes of the app; `None` where they can not be known.
+    pub fn look(&mut self, now: Time, app: Option<&[Process]>) -> Seen {
         self.tracker.begin_look(now);
         // Before the dump: a connection that ends in between is in the dump, and its end is read at the next look.
         self.read_destroyed(now);
@@ -296,7 +296,7 @@ impl Observer {
     }
 
     /// How many listeners the app has, and on which ports. `None`: that can not be known.
-    fn find_listeners(&mut self, app: &[Process]) -> Option<u32> {
+    fn find_listeners(&mut self, app: Option<&[Process]>) -> Option<u32> {
         let listening: Vec<Socket> =
             self.sockets.iter().filter(|socket| socket.state == TcpState::LISTEN).copied().collect();
         if !self.ports.is_empty() {
@@ -325,10 +325,10 @@ impl Observer {
     }
 
     /// Finds out whose the listeners are: by inode through `/proc/PID/fd`, else by cgroup.
-    fn resolve(&mut self, listening: &[Socket], app: &[Process]) {
+    fn resolve(&mut self, listening: &[Socket], app: Option<&[Process]>) {
         let mut app_inodes = Vec::new();
-        let mut unreadable = false;
-        for process in app {
+        let mut unreadable = app.is_none();
+        for process in app.unwrap_or_default() {
             let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else {
                 unreadable |= process.alive();
                 continue;
@@ -398,19 +398,19 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut observer = Observer::new(vec![port], Vec::new());
-        let seen = observer.look(Duration::from_secs(1), &[]);
+        let seen = observer.look(Duration::from_secs(1), Some(&[]));
         assert_eq!(observer.source(), TrafficSource::SockDiag);
         assert_eq!((seen.listeners, seen.in_flight), (Some(1), 0));
         let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (_server, _) = listener.accept().unwrap();
         io::Write::write_all(&mut client, b"GET").unwrap();
-        let seen = observer.look(Duration::from_secs(2), &[]);
+        let seen = observer.look(Duration::from_secs(2), Some(&[]));
         assert_eq!(seen.in_flight, 1, "unread data is a request in flight");
         let figures = observer.tracker().figures();
         assert_eq!((figures.new, figures.arrivals, figures.open), (1, 1, 1));
         assert!(seen.last_arrival > Some(Duration::from_millis(1900)));
         drop((client, listener));
-        assert_eq!(observer.look(Duration::from_secs(3), &[]).listeners, Some(0));
+        assert_eq!(observer.look(Duration::from_secs(3), Some(&[])).listeners, Some(0));
     }
 
     #[test]
@@ -419,10 +419,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let own = Process { pid: std::process::id() as i32, started: 0, zombie: false };
         let mut observer = Observer::new(Vec::new(), Vec::new());
-        observer.look(Duration::from_secs(1), &[own]);
+        observer.look(Duration::from_secs(1), Some(&[own]));
         assert!(observer.app_ports().contains(&port));
         let mut stranger = Observer::new(Vec::new(), Vec::new());
-        stranger.look(Duration::from_secs(1), &[]);
+        stranger.look(Duration::from_secs(1), Some(&[]));
         assert!(!stranger.app_ports().contains(&port));
     }
 }

@@ -57,6 +57,8 @@ struct Init {
     mask: u64,
     self_exe: PathBuf,
     own_pid: i32,
+    /// It was said that `/proc` can not be used.
+    said_proc: bool,
 }
 
 /// The process that serves the admin endpoints.
@@ -308,8 +310,14 @@ impl Init {
 
     /// Whether no process of the app is left, once its main one has ended. The admin process does not count.
     fn nothing_left(&self) -> bool {
-        let helpers = self.helpers();
-        processes::descendants(self.own_pid, &helpers).is_ok_and(|left| left.iter().all(|process| !process.alive()))
+        let Ok(left) = processes::descendants(self.own_pid, &self.helpers()) else {
+            // What is left can not be told while a helper of ours lives; without it, wait(2) tells.
+            if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
+                let _ = sys::kill(pid, false, Signal::KILL);
+            }
+            return false;
+        };
+        left.iter().all(|process| !process.alive())
     }
 
     /// Processes of lameduck's own.
@@ -317,14 +325,19 @@ impl Init {
         self.admin.iter().filter_map(|admin| admin.pid).map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
-    /// The processes of the app.
-    fn app(&mut self) -> Vec<Process> {
+    /// The processes of the app; `None` where `/proc` does not tell.
+    fn app(&mut self) -> Option<Vec<Process>> {
         let mut helpers = self.helpers();
         helpers.extend(self.tasks.pid());
-        processes::descendants(self.own_pid, &helpers).unwrap_or_else(|error| {
-            self.log.warn(format_args!("/proc can not be read ({error}): only the main process is known"));
-            Vec::new()
-        })
+        match processes::descendants(self.own_pid, &helpers) {
+            Ok(app) => Some(app),
+            Err(error) => {
+                if !std::mem::replace(&mut self.said_proc, true) {
+                    self.log.warn(format_args!("/proc can not be used ({error}): mount it for this container"));
+                }
+                None
+            }
+        }
     }
 
     const fn in_group(&self) -> bool {
@@ -360,7 +373,14 @@ impl Init {
     fn signal_others(&mut self, signal: Signal) {
         let main_lives = self.machine.main().is_none();
         let main = self.main.as_raw_nonzero().get();
-        let others = self.app().into_iter().filter(|process| process.alive() && !(main_lives && process.pid == main));
+        let Some(app) = self.app() else {
+            if self.own_pid == 1 {
+                sys::kill_everyone(signal);
+                sys::kill_everyone(Signal::CONT);
+            }
+            return;
+        };
+        let others = app.into_iter().filter(|process| process.alive() && !(main_lives && process.pid == main));
         let mut count = 0;
         for process in others {
             match processes::signal(&process, signal) {
@@ -385,7 +405,9 @@ impl Init {
         let alive: Vec<_> = left.into_iter().filter(Process::alive).collect();
         if alive.is_empty() {
             // Nothing seen: /proc may be missing, so the main process is killed by number, which only we may reap.
-            if self.machine.main().is_none() {
+            if self.own_pid == 1 {
+                sys::kill_everyone(Signal::KILL);
+            } else if self.machine.main().is_none() {
                 let _ = sys::kill(self.main, false, Signal::KILL);
             }
             return;
@@ -405,7 +427,7 @@ impl Init {
         let began = self.now();
         let Some(observer) = &mut self.observer else { return };
         let first = observer.source() == TrafficSource::None;
-        let seen = observer.look(began, &app);
+        let seen = observer.look(began, app.as_deref());
         let took = monotonic().saturating_sub(self.epoch).saturating_sub(began);
         observer.took(took);
         let holding = self.machine.drain().is_some_and(|drain| drain.waits_for_signal);
@@ -429,8 +451,8 @@ impl Init {
                 show(self.policy.budget.min)
             )),
             (_, None) => self.log.warn(format_args!(
-                "whose the listening ports are can not be told (the app runs as another user, and CAP_SYS_PTRACE is \
-                 missing); waiting for --min {}: name them with --port",
+                "whose the listening ports are can not be told (its processes can not be looked into: another \
+                 user's without CAP_SYS_PTRACE, or no /proc); waiting for --min {}: name them with --port",
                 show(self.policy.budget.min)
             )),
             (_, Some(0)) => self.log.info(format_args!("the app listens on no port: no traffic to wait for")),
@@ -477,7 +499,7 @@ impl Init {
             // Nothing is watched while the app serves; whoever asks makes us look.
             let (ports, app) = (self.options.ports.clone(), self.app());
             let now = self.now();
-            self.seen = Observer::new(ports, Vec::new()).look(now, &app);
+            self.seen = Observer::new(ports, Vec::new()).look(now, app.as_deref());
         }
         let name = match self.machine.state() {
             State::Starting => "starting",

@@ -200,6 +200,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         mask: begin.mask,
         self_exe: begin.self_exe.clone(),
         own_pid,
+        said_proc: false,
         policy,
         options,
     })
