@@ -85,6 +85,7 @@ fn spawn_terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) -> tokio::task::J
 /// The end of a replica as the kubelet brings it: stop signal, grace, SIGKILL; routing hears of it `lag` later.
 async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
     let plan = &shared.plan;
+    replica.note_family();
     shared.router.borrow_mut().leave(replica.index);
     let at = shared.clock.now();
     replica.record(at, Moment::TermReceived);

@@ -1,5 +1,6 @@
 //! What the kernel knows of the replicas' processes and listeners, from /proc.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -16,39 +17,74 @@ pub(crate) fn signal(pid: i32, signal: Signal) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
-/// All living processes of one replica but `pid` itself: its descendants, and whatever carries its mark.
-pub(crate) fn others(pid: i32, mark: &str) -> Vec<i32> {
-    let processes: Vec<(i32, i32)> = living().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-    let mut family = vec![pid];
-    let mut at = 0;
-    while at < family.len() {
-        let of = family[at];
-        family.extend(processes.iter().filter(|(_, parent)| *parent == of).map(|(child, _)| *child));
-        at += 1;
+/// A process as the kernel shows it.
+struct Process {
+    pid: i32,
+    parent: i32,
+    group: i32,
+    session: i32,
+    /// In clock ticks after boot: with the pid, it names one process for good.
+    started: u64,
+}
+
+/// The processes of one replica, as far as they have been seen.
+///
+/// No single sign finds them all: a descendant can lose its parent, leave the group and the session, and overwrite its
+/// environment (nginx's workers do the last). So each look remembers whom it found.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// The direct child: the container's PID 1.
+    root: i32,
+    mark: String,
+    known: BTreeMap<i32, u64>,
+}
+
+impl Family {
+    pub(crate) fn new(root: i32, mark: String) -> Family {
+        Family { root, mark, known: BTreeMap::new() }
     }
-    let wanted = format!("{MARKER}={mark}");
-    for (candidate, _) in processes {
-        if !family.contains(&candidate) && marked(candidate, wanted.as_bytes()) {
-            family.push(candidate);
+
+    /// All living processes of the replica but the root.
+    pub(crate) fn look(&mut self) -> Vec<i32> {
+        let wanted = format!("{MARKER}={}", self.mark);
+        let processes: Vec<Process> = living().filter_map(process).filter(|process| process.pid != self.root).collect();
+        let is_member = |process: &&Process| {
+            self.known.get(&process.pid) == Some(&process.started)
+                || [process.parent, process.group, process.session].contains(&self.root)
+                || marked(process.pid, wanted.as_bytes())
+        };
+        let mut members: BTreeMap<i32, u64> =
+            processes.iter().filter(is_member).map(|process| (process.pid, process.started)).collect();
+        loop {
+            let is_child =
+                |process: &&Process| members.contains_key(&process.parent) && !members.contains_key(&process.pid);
+            let children: Vec<_> = processes.iter().filter(is_child).map(|child| (child.pid, child.started)).collect();
+            if children.is_empty() {
+                break;
+            }
+            members.extend(children);
         }
+        self.known = members;
+        self.known.keys().copied().collect()
     }
-    family.retain(|member| *member != pid);
-    family
 }
 
 fn living() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The parent of a process that lives; a zombie has ended and only waits to be collected.
-fn parent(pid: i32) -> Option<i32> {
+/// A process that lives; a zombie has ended and only waits to be collected. Fields as in proc(5), `/proc/pid/stat`.
+fn process(pid: i32) -> Option<Process> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may itself hold blanks and parentheses: fields are counted from the last one.
     let after_name = &stat[stat.iter().rposition(|byte| *byte == b')')? + 1..];
     let mut fields = str::from_utf8(after_name).ok()?.split_whitespace();
     let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(parent)
+    let mut number = || fields.next()?.parse::<i64>().ok();
+    let (parent, group, session) = (number()? as i32, number()? as i32, number()? as i32);
+    // From the session, the 6th field, to the start time, the 22nd.
+    let started = fields.nth(15)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(Process { pid, parent, group, session, started })
 }
 
 fn marked(pid: i32, wanted: &[u8]) -> bool {
@@ -146,15 +182,40 @@ mod tests {
         std::io::Read::read_to_string(&mut shell.stdout.take().unwrap(), &mut line).unwrap();
         shell.wait().unwrap();
         let orphan: i32 = line.trim().parse().unwrap();
-        assert_eq!(others(pid, &mark), [orphan]);
+        let mut family = Family::new(pid, mark);
+        assert_eq!(family.look(), [orphan]);
         assert!(signal(orphan, Signal::KILL));
         for _ in 0..200 {
-            if others(pid, &mark).is_empty() {
+            if family.look().is_empty() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        panic!("still there: {:?}", others(pid, &mark));
+        panic!("still there: {:?}", family.look());
+    }
+
+    #[test]
+    fn remembers_a_descendant_that_shows_no_sign_any_more() {
+        // A child in its own session without the mark; once `sh` is gone, nothing ties it to anybody.
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "env -i setsid sleep 20 & wait"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut family = Family::new(shell.id() as i32, "no mark".into());
+        let of_sleep = |pid: &i32| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n");
+        while !family.look().iter().any(of_sleep) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let seen = family.look();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert_eq!(family.look(), seen);
+        let mut stranger = Family::new(shell.id() as i32, "no mark".into());
+        assert!(stranger.look().is_empty(), "found only because it was seen before");
+        for pid in seen {
+            signal(pid, Signal::KILL);
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::evidence::Log;
+use crate::proc::Family;
 use crate::progress::Progress;
 use crate::{SetupError, proc};
 
@@ -68,7 +69,7 @@ pub(crate) struct Replica {
     pub(crate) port: u16,
     pub(crate) address: SocketAddr,
     pid: i32,
-    mark: String,
+    family: RefCell<Family>,
     pub(crate) life: RefCell<Life>,
     tail: RefCell<VecDeque<String>>,
     exited: watch::Receiver<bool>,
@@ -106,12 +107,13 @@ impl Starter {
         let (exited_sender, exited) = watch::channel(false);
         let mut timeline = Timeline::default();
         timeline.record(self.clock.now(), Moment::Started, Provenance::Observed);
+        let pid = child.id().map_or(0, |pid| pid as i32);
         let replica = Rc::new(Replica {
             index,
             port,
             address: SocketAddr::new(self.host, port),
-            pid: child.id().map_or(0, |pid| pid as i32),
-            mark,
+            pid,
+            family: RefCell::new(Family::new(pid, mark)),
             life: RefCell::new(Life { timeline, status: None, reaction: Reaction::None, kept_alive: false }),
             tail: RefCell::default(),
             exited,
@@ -244,15 +246,24 @@ impl Replica {
 
     /// SIGKILL to the direct child and everything below it.
     pub(crate) fn kill(&self) {
-        // PID 1 first: in a container everything else dies with it, and nothing below may see its siblings go and act on it.
+        // Looked for before, killed after PID 1: its end is what hides them, and none may see a sibling go and act on it.
+        self.note_family();
         self.signal(9);
         self.kill_others();
     }
 
-    fn kill_others(&self) {
-        for pid in proc::others(self.pid, &self.mark) {
-            proc::signal(pid, Signal::KILL);
+    /// Remembers the processes below PID 1, while they can still be told.
+    pub(crate) fn note_family(&self) {
+        self.family.borrow_mut().look();
+    }
+
+    /// Returns how many there were.
+    fn kill_others(&self) -> usize {
+        let others = self.family.borrow_mut().look();
+        for pid in &others {
+            proc::signal(*pid, Signal::KILL);
         }
+        others.len()
     }
 
     /// Notes that the listener is closed, if it is.
@@ -300,8 +311,7 @@ pub(crate) async fn end(replicas: &[Rc<Replica>]) {
     let gone = async {
         for replica in replicas {
             replica.exit().await;
-            while !proc::others(replica.pid, &replica.mark).is_empty() {
-                replica.kill_others();
+            while replica.kill_others() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

@@ -254,6 +254,7 @@ impl Shared {
             tokio::time::sleep(READY_POLL).await;
         }
         replica.record(self.clock.now(), Moment::Ready);
+        replica.note_family();
         self.router.borrow_mut().route(replica.index);
         tokio::task::spawn_local(events::watch_crash(Rc::clone(self), Rc::clone(replica)));
         Ok(())
