@@ -45,6 +45,12 @@ pub fn main() -> u8 {
         "ready" => finish(cli::control::ready(rest, &env)),
         #[cfg(feature = "run")]
         "serve-admin" => finish(cli::control::serve_admin(rest)),
+        #[cfg(feature = "drill")]
+        "drill" => finish(cli::drill::drill(rest, &env)),
+        #[cfg(all(feature = "drill", feature = "run"))]
+        "demo" => finish(cli::demo::demo(rest, &env)),
+        #[cfg(all(feature = "drill", feature = "run"))]
+        cli::demo::SERVICE_VERB => finish(cli::demo::serve_naive(&env)),
         "help" | "--help" | "-h" => {
             print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
             exit::OK

@@ -4,6 +4,10 @@ pub mod flag;
 
 #[cfg(feature = "run")]
 pub mod control;
+#[cfg(all(feature = "drill", feature = "run"))]
+pub mod demo;
+#[cfg(feature = "drill")]
+pub mod drill;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -19,6 +23,10 @@ pub const VERBS: &[&Verb] = &[
     &control::DRAIN,
     #[cfg(feature = "run")]
     &control::READY,
+    #[cfg(feature = "drill")]
+    &drill::VERB,
+    #[cfg(all(feature = "drill", feature = "run"))]
+    &demo::VERB,
 ];
 
 /// What lameduck is and what it can do.
