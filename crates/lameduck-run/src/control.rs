@@ -252,11 +252,11 @@ mod tests {
         let mut server = Server::bind(pid).unwrap();
         let asker = std::thread::spawn(move || ask(Some(pid), Request::Drain, Some(Duration::from_secs(5))));
         let waiter = std::thread::spawn(move || ask(Some(pid), Request::DrainAndWait, Some(Duration::from_secs(5))));
-        let mut asked = Vec::new();
+        let mut requests = Vec::new();
         let mut now = Duration::ZERO;
-        while asked.len() < 2 && now < Duration::from_secs(5) {
+        while requests.len() < 2 && now < Duration::from_secs(5) {
             server.serve(now, |request| {
-                asked.push(request);
+                requests.push(request);
                 (request == Request::Drain).then(|| "{}\n".to_owned())
             });
             std::thread::sleep(Duration::from_millis(5));

@@ -20,6 +20,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(50);
 
 /// What the machine is told to do, fixed at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, each an option of its own")]
 pub struct Policy {
     /// The grace period, divided.
     pub budget: Budget,

@@ -132,7 +132,7 @@ fn tini(args: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> Result<Opt
 
 fn text_value(parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(|error| error.to_string())?;
-    value.into_string().map_err(|value| format!("{value:?} is not UTF-8"))
+    value.into_string().map_err(|value| format!("{} is not UTF-8", value.display()))
 }
 
 const DUMB_INIT_USAGE: &str = "\
@@ -151,7 +151,7 @@ const REWRITE_USAGE: &str = "\
 Usage: -r takes <signum>:<signum>, each from 1 to 31, the second one also 0: do not pass it on. It may be repeated.
 ";
 
-/// dumb-init's long options; getopt_long(3) takes any unambiguous beginning of one.
+/// dumb-init's long options; `getopt_long(3)` takes any unambiguous beginning of one.
 const DUMB_INIT_LONG: [(&str, char); 5] =
     [("help", 'h'), ("single-child", 'c'), ("rewrite", 'r'), ("verbose", 'v'), ("version", 'V')];
 

@@ -323,7 +323,7 @@ pub fn has_foreground() -> bool {
     unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() }
 }
 
-/// Gives up the controlling terminal, so that a child's session can take it (tty_ioctl(4), `TIOCNOTTY`). Returns whether
+/// Gives up the controlling terminal, so that a child's session can take it (`tty_ioctl(4)`, `TIOCNOTTY`). Returns whether
 /// there was one.
 pub fn give_up_terminal() -> bool {
     // SAFETY: takes no argument.
@@ -344,7 +344,7 @@ pub fn kill_everyone(signal: Signal) {
     unsafe { libc::kill(-1, c_int::from(signal.number())) };
 }
 
-/// Sends a signal to the process behind a pidfd: never to a process that has its number since (pidfd_send_signal(2)).
+/// Sends a signal to the process behind a pidfd: never to a process that has its number since (`pidfd_send_signal(2)`).
 pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
     // SAFETY: a descriptor we hold, and a null siginfo, which means "as kill(2)".
     let done = unsafe {

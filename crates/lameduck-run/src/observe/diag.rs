@@ -1,7 +1,7 @@
 //! The wire form of `sock_diag(7)`: requests written and answers read, byte by byte, without trust.
 //!
 //! Layouts: `struct nlmsghdr` and `struct nlattr` (netlink(7)), `struct inet_diag_req_v2` and `struct inet_diag_msg`
-//! (sock_diag(7)), `struct tcp_info` (include/uapi/linux/tcp.h). Netlink is in the machine's own byte order; ports and
+//! (`sock_diag(7)`), `struct tcp_info` (include/uapi/linux/tcp.h). Netlink is in the machine's own byte order; ports and
 //! addresses are in the network's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

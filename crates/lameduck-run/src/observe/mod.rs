@@ -20,7 +20,7 @@ use crate::processes::Process;
 use crate::sys;
 use traffic::Tracker;
 
-/// A TCP state, as the kernel numbers them (include/net/tcp_states.h).
+/// A TCP state, as the kernel numbers them (`include/net/tcp_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpState(pub u8);
 
@@ -52,7 +52,7 @@ pub struct Socket {
     pub remote: IpAddr,
     /// The kernel's identity of it, never used twice.
     pub cookie: u64,
-    /// In TIME_WAIT: milliseconds left of it.
+    /// In `TIME_WAIT`: milliseconds left of it.
     pub expires_ms: u32,
     /// Bytes received and not yet read; for a listener, connections not yet accepted.
     pub received: u32,
@@ -143,7 +143,7 @@ pub struct Observer {
     cost: Duration,
 }
 
-/// One netlink datagram of a dump is at most this (net/netlink/af_netlink.c).
+/// One netlink datagram of a dump is at most this (`net/netlink/af_netlink.c`).
 const DATAGRAM: usize = 32 * 1024;
 /// Sockets kept of one look.
 const MOST_SOCKETS: usize = 262_144;

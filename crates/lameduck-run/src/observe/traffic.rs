@@ -1,6 +1,6 @@
 //! From looks at the kernel's sockets to arrivals, requests in flight, and what was only a probe. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ const ONE_SHOT: Duration = Duration::from_secs(1);
 const FASTEST_PROBE: Duration = Duration::from_millis(900);
 const PROBE_JITTER: Duration = Duration::from_millis(250);
 
-/// A closed connection stays in TIME_WAIT this long (include/net/tcp.h, `TCP_TIMEWAIT_LEN`).
-const TIME_WAIT: Duration = Duration::from_secs(60);
+/// A closed connection stays in `TIME_WAIT` this long (include/net/tcp.h, `TCP_TIMEWAIT_LEN`).
+const TIME_WAIT: Duration = Duration::from_mins(1);
 
 /// What the tracker has found so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,6 +94,8 @@ pub struct Tracker {
     look: u32,
     connections: HashMap<u64, Connection>,
     sources: HashMap<IpAddr, Source>,
+    /// Connections from ignored sources, each counted once.
+    ignored: HashSet<u64>,
     /// The last arrival on a connection that is no one-shot.
     last_arrival: Option<Time>,
     figures: Figures,
@@ -117,8 +119,9 @@ impl Tracker {
     pub fn see(&mut self, now: Time, socket: &Socket) {
         let first_look = self.look == 1;
         if self.ignore.iter().any(|cidr| cidr.contains(socket.remote)) {
-            self.figures.ignored += u32::from(!self.connections.contains_key(&socket.cookie));
-            self.follow(now, socket, first_look);
+            if self.ignored.len() < MOST_CONNECTIONS && self.ignored.insert(socket.cookie) {
+                self.figures.ignored += 1;
+            }
             return;
         }
         match socket.state {
@@ -170,6 +173,7 @@ impl Tracker {
     /// A connection destroyed between two looks (or after one).
     pub fn destroyed(&mut self, now: Time, socket: &Socket) {
         if self.ignore.iter().any(|cidr| cidr.contains(socket.remote)) {
+            self.ignored.remove(&socket.cookie);
             return;
         }
         let has_data = socket.activity.is_some_and(|activity| activity.bytes_received > 0);
@@ -299,7 +303,7 @@ impl Tracker {
         source.one_shot_count += 1;
     }
 
-    /// A connection in TIME_WAIT at the first look: the app closed it, less than a minute ago. It shows a prober's pace
+    /// A connection in `TIME_WAIT` at the first look: the app closed it, less than a minute ago. It shows a prober's pace
     /// before the drain, so that the first probe of the drain is known for one.
     fn remember_closed(&mut self, now: Time, socket: &Socket) {
         let ago = TIME_WAIT.saturating_sub(Duration::from_millis(u64::from(socket.expires_ms)));

@@ -166,10 +166,10 @@ impl Book {
         // Serializing plain data to a string can not fail; if it did, there would be nothing to write.
         let Ok(json) = serde_json::to_string(report) else { return };
         log.report(&json, PATIENCE);
-        if let Some(file) = &mut self.file {
-            if let Err(error) = file.write_all(json.as_bytes()).and_then(|()| file.write_all(b"\n")) {
-                log.warn(format_args!("the report could not be written to --report: {error}"));
-            }
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(json.as_bytes()).and_then(|()| file.write_all(b"\n"))
+        {
+            log.warn(format_args!("the report could not be written to --report: {error}"));
         }
     }
 }

@@ -180,7 +180,7 @@ impl Init {
                 self.log.info(format_args!("drain requested; {}", self.policy.budget));
             }
             Moment::AppSignalled => {
-                self.book.at_stop = self.observer.as_ref().map(|observer| observer.tracker().figures())
+                self.book.at_stop = self.observer.as_ref().map(|observer| observer.tracker().figures());
             }
             Moment::Killed => self.book.at_kill = self.observer.as_ref().map(|observer| observer.tracker().figures()),
             _ => {}

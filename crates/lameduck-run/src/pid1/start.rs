@@ -64,7 +64,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Budget(impossible) => write!(f, "{impossible}"),
-            StartError::Command(word) => write!(f, "the command {word:?} is empty or has a NUL byte in it"),
+            StartError::Command(word) => write!(f, "the command {} is empty or has a NUL byte in it", word.display()),
             StartError::Report(path, error) => {
                 write!(f, "--report {}: {error}; expected a path that can be written to", path.display())
             }
@@ -221,16 +221,14 @@ fn adopt_orphans(options: &Options, own_pid: i32, log: &mut Log) {
         Persona::Tini { subreaper, .. } => subreaper,
         Persona::DumbInit { .. } => false,
     };
-    if wanted {
-        if let Err(error) = rustix::process::set_child_subreaper(Some(Pid::INIT)) {
-            log.warn(format_args!("orphans of the app will not be found: PR_SET_CHILD_SUBREAPER: {error}"));
-        }
+    if wanted && let Err(error) = rustix::process::set_child_subreaper(Some(Pid::INIT)) {
+        log.warn(format_args!("orphans of the app will not be found: PR_SET_CHILD_SUBREAPER: {error}"));
     }
     if let Persona::Tini { parent_death, verbosity, .. } = options.persona {
-        if let Some(signal) = parent_death {
-            if let Err(error) = sys::set_parent_death_signal(signal) {
-                log.warn(format_args!("PR_SET_PDEATHSIG: {error}"));
-            }
+        if let Some(signal) = parent_death
+            && let Err(error) = sys::set_parent_death_signal(signal)
+        {
+            log.warn(format_args!("PR_SET_PDEATHSIG: {error}"));
         }
         let adopts = own_pid == 1 || rustix::process::child_subreaper().is_ok_and(|reaper| reaper.is_some());
         if !adopts && verbosity > 0 {
@@ -289,11 +287,11 @@ fn let_go(options: &Options, inherited: &[RawFd]) {
         }
         Persona::Tini { .. } => {}
     }
-    if options.persona == Persona::Lameduck {
-        if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty()) {
-            let _ = rustix::stdio::dup2_stdin(&null);
-            let _ = rustix::stdio::dup2_stdout(&null);
-        }
+    if options.persona == Persona::Lameduck
+        && let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+    {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
     }
 }
 

@@ -138,7 +138,7 @@ impl Tasks {
             Ending::Code(0) => log.info(format_args!("{name}: {:?} ended", task.text)),
             Ending::Code(code) => log.warn(format_args!("{name}: {:?} exited with {code}; going on", task.text)),
             Ending::Killed(signal) => {
-                log.warn(format_args!("{name}: {:?} was ended by SIG{signal}; going on", task.text))
+                log.warn(format_args!("{name}: {:?} was ended by SIG{signal}; going on", task.text));
             }
         }
         match task.kind {

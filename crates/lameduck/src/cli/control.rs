@@ -68,7 +68,7 @@ fn ask(given: &Given, request: Request, patience: Option<Duration>) -> Result<Re
 
 fn no_operands(given: Given) -> Result<Given, Failure> {
     match given.operands.first() {
-        Some(word) => Err(given.usage(format!("{word:?} was not expected"))),
+        Some(word) => Err(given.usage(format!("{} was not expected", word.display()))),
         None => Ok(given),
     }
 }

@@ -42,7 +42,7 @@ pub const SERVICE_VERB: &str = "serve-naive";
 pub fn demo(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Result<u8, Failure> {
     let given = flag::parse(&VERB, args, env)?;
     if let Some(word) = given.operands.first() {
-        return Err(given.usage(format!("{word:?} was not expected")));
+        return Err(given.usage(format!("{} was not expected", word.display())));
     }
     let lameduck = own_program()?;
     let names = APPS.map(|app| app.id).join(", ");

@@ -303,7 +303,6 @@ impl Live {
                 self.title = if *rounds > 1 { format!("{variant}, round {round} of {rounds}") } else { variant.into() };
                 self.line(&format!("{}: starting the replicas", self.title));
             }
-            Progress::LoadBegan { .. } => {}
             Progress::Event { at, event } => self.line(&format!("{:>6.1}s  {event}", seconds(*at))),
             Progress::Moment { at, replica, moment } => {
                 if let Some(what) = worth_a_line(*moment) {
@@ -324,7 +323,7 @@ impl Live {
                 let _ = std::io::stderr().flush();
                 self.wrote = true;
             }
-            Progress::Tick(_) => {}
+            Progress::LoadBegan { .. } | Progress::Tick(_) => {}
         }
     }
 

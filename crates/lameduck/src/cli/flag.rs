@@ -183,7 +183,9 @@ impl Given {
             .iter()
             .map(|(source, value)| {
                 let text = value.to_str();
-                text.and_then(&read).ok_or_else(|| self.usage(format!("{source}: read {value:?}, expected {expected}")))
+                text.and_then(&read).ok_or_else(|| {
+                    self.usage(format!("{source}: read {:?}, expected {expected}", value.to_string_lossy()))
+                })
             })
             .collect()
     }

@@ -141,7 +141,7 @@ fn what_ignores_term_is_killed_before_the_platform_does_and_the_status_survives(
     duck.signal(Signal::TERM);
     assert_eq!(duck.code(), 137);
     let took = began.elapsed();
-    assert!((Duration::from_millis(1450)..Duration::from_millis(2000)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(1450)..Duration::from_secs(2)).contains(&took), "{took:?}");
     assert!(duck.report().processes.killed >= 1);
 }
 

@@ -1,5 +1,6 @@
 //! `lameduck drain`, `lameduck ready` and the admin endpoints.
 
+use std::io::{Read, Write};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -113,7 +114,6 @@ fn post_drain() {
     let (mut duck, port) = server(&["--admin", &format!("127.0.0.1:{admin}")]);
     listening(port);
     listening(admin);
-    use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", admin)).unwrap();
     stream.write_all(b"POST /drain HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
     let mut answer = String::new();

@@ -1,5 +1,10 @@
 //! `lameduck run` with real children, most of them misbehaving.
-#![expect(clippy::disallowed_methods, reason = "tests are at the edge: they read clocks and environments")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests are at the edge: they read clocks and environments, and fail by panic"
+)]
 
 mod children;
 mod control;

@@ -44,10 +44,8 @@ fn dumb_init_statuses_and_flags() {
 #[test]
 fn stand_ins_pass_signals_on_at_once() {
     for name in ["tini", "dumb-init"] {
-        let mut duck = start(
-            name,
-            &["bash", "--", "-c"][..1].iter().copied().chain(["/dev/stdin"]).collect::<Vec<_>>().as_slice(),
-        );
+        let mut duck =
+            start(name, ["bash", "--", "-c"][..1].iter().copied().chain(["/dev/stdin"]).collect::<Vec<_>>().as_slice());
         // bash reads nothing from /dev/null and ends.
         assert_eq!(duck.code(), 0, "{name}");
         let mut duck = start(name, &["--", "sh", "-c", "echo up; exec sleep 60"]);
