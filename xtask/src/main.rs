@@ -1,1 +1,50 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask test|slim|bench`.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program at the edge, for the people who build lameduck"
+)]
+
+mod bench;
+mod packages;
+mod slim;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask TASK
+
+  test                       All tests. As root it installs the packages they need; else it lists them.
+  slim                       The static build for images: prints its path and its size.
+  bench NAME [--json FILE]   A performance claim against its peers: init, early-term.
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let mut args = std::env::args().skip(1);
+    let task = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match task.as_str() {
+        "test" => test::test(),
+        "slim" => slim::slim().map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
+        "bench" => bench::bench(&rest),
+        _ => {
+            eprint!("{HELP}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask test`: everything, in one command.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::Context;
+
+use crate::{packages, slim};
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// What the test binaries printed of their results.
+#[derive(Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs all tests; what each says is passed through, and the sum comes last.
+pub fn test() -> anyhow::Result<ExitCode> {
+    packages::provide();
+    let slim = slim::slim()?;
+    let mut counts = Counts::default();
+    // Two tests at a time: they measure times, and machines with two cores are common.
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "2", "--show-output"]);
+    command.env("LAMEDUCK_SLIM", slim).env_remove("RUSTFLAGS").current_dir(root());
+    command.stdout(Stdio::piped());
+    let mut child = command.spawn().context("cargo test")?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            counts.read(&line);
+            if worth_showing(&line) {
+                println!("{line}");
+            }
+        }
+    }
+    let status = child.wait()?;
+    println!();
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    Ok(if status.success() && counts.failed == 0 && counts.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The output of tests that passed is left out, but for what they skipped.
+fn worth_showing(line: &str) -> bool {
+    !(line.is_empty() || line == "successes:" || line.starts_with("---- ") && line.ends_with(" stdout ----"))
+}
+
+impl Counts {
+    /// `test result: ok. 18 passed; 0 failed; ...` of each binary, and a line `SKIPPED name: why` of each skipped test,
+    /// which the binary counts as passed.
+    fn read(&mut self, line: &str) {
+        if line.contains("SKIPPED ") {
+            self.skipped += 1;
+            self.passed = self.passed.saturating_sub(1);
+        }
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let count = |word: &str| {
+            let at = result.split("; ").flat_map(|part| part.split(". ")).find_map(|part| part.strip_suffix(word));
+            at.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        self.passed += count(" passed");
+        self.failed += count(" failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn counts() {
+        let mut counts = Counts::default();
+        counts.read("test result: FAILED. 50 passed; 2 failed; 0 ignored; 0 measured; 2 filtered out; finished in 19.23s");
+        counts.read("SKIPPED a_test: needs root");
+        counts.read("test children::x ... ok");
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (49, 2, 1));
+    }
+}
