@@ -43,7 +43,8 @@ pub fn provide() {
             command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
             command.status().is_ok_and(|status| status.success())
         };
-        let install: Vec<&str> = ["install", "-y", "-qq", "--no-install-recommends"].into_iter().chain(packages).collect();
+        let install: Vec<&str> =
+            ["install", "-y", "-qq", "--no-install-recommends"].into_iter().chain(packages).collect();
         if !(apt(&["update", "-qq"]) && apt(&install)) {
             eprintln!("xtask: apt-get failed; going on with what is there");
         }

@@ -78,7 +78,9 @@ mod tests {
     #[test]
     fn counts() {
         let mut counts = Counts::default();
-        counts.read("test result: FAILED. 50 passed; 2 failed; 0 ignored; 0 measured; 2 filtered out; finished in 19.23s");
+        counts.read(
+            "test result: FAILED. 50 passed; 2 failed; 0 ignored; 0 measured; 2 filtered out; finished in 19.23s",
+        );
         counts.read("SKIPPED a_test: needs root");
         counts.read("test children::x ... ok");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (49, 2, 1));

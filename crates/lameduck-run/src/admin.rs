@@ -20,6 +20,8 @@ const MOST_CONNECTIONS: usize = 32;
 const HEAD: usize = 8 * 1024;
 /// A client sends its request within this.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What it sends after our answer is read for this long.
+const LINGER: Duration = Duration::from_secs(1);
 /// PID 1 answers within this.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -64,12 +66,12 @@ fn ask(pid: i32, request: Request) -> Result<Value, String> {
 
 /// One request, one answer, `Connection: close`.
 fn converse(mut stream: TcpStream, ask: impl Fn(Request) -> Result<Value, String>) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let until = now() + PATIENCE;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut head = Vec::with_capacity(512);
     let reply = loop {
         let mut chunk = [0; 1024];
-        let n = stream.read(&mut chunk)?;
+        let n = read_until(&mut stream, &mut chunk, until)?;
         if n == 0 {
             return Ok(());
         }
@@ -89,8 +91,21 @@ fn converse(mut stream: TcpStream, ask: impl Fn(Request) -> Result<Value, String
     stream.shutdown(std::net::Shutdown::Write)?;
     // Linger, so that what the client still sends does not turn our answer into a reset (RFC 9112 section 9.6).
     let mut rest = [0; 1024];
-    while matches!(stream.read(&mut rest), Ok(1..)) {}
+    let until = now() + LINGER;
+    while matches!(read_until(&mut stream, &mut rest, until), Ok(1..)) {}
     Ok(())
+}
+
+/// Reads once, waiting until a point in time and no longer: a client that dribbles is not a client for ever.
+fn read_until(stream: &mut TcpStream, buffer: &mut [u8], until: Duration) -> io::Result<usize> {
+    let left = until.checked_sub(now()).filter(|left| !left.is_zero()).ok_or(io::ErrorKind::TimedOut)?;
+    stream.set_read_timeout(Some(left))?;
+    stream.read(buffer)
+}
+
+fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 #[derive(Debug)]

@@ -40,6 +40,8 @@ impl Request {
 
 /// Clients at the same time; a further one is turned away.
 const MOST_CLIENTS: usize = 16;
+/// Clients that wait for quiet, so that there is always room for a question.
+const MOST_WAITING: usize = MOST_CLIENTS / 2;
 /// A client says what it wants within this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -91,12 +93,14 @@ impl Server {
 
     /// Takes new clients and reads what they want. `answer` gives a request its reply, or `None`: the client waits.
     pub fn serve(&mut self, now: Time, mut answer: impl FnMut(Request) -> Option<String>) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        for _ in 0..MOST_CLIENTS {
+            let Ok((stream, _)) = self.listener.accept() else { break };
             let allowed = sys::peer(stream.as_fd()).is_ok_and(|(user, _)| user == self.own_user || user == 0);
             if allowed && self.clients.len() < MOST_CLIENTS && stream.set_nonblocking(true).is_ok() {
                 self.clients.push(Client { stream, until: Some(now + PATIENCE) });
             }
         }
+        let mut waiting = self.clients.iter().filter(|client| client.until.is_none()).count();
         self.clients.retain_mut(|client| {
             let mut line = [0; 64];
             match client.stream.read(&mut line) {
@@ -108,13 +112,12 @@ impl Server {
                         return false;
                     };
                     client.until = None;
-                    match answer(request) {
-                        Some(reply) => {
-                            reply_to(client, &reply);
-                            false
-                        }
-                        None => true,
+                    if let Some(reply) = answer(request) {
+                        reply_to(client, &reply);
+                        return false;
                     }
+                    waiting += 1;
+                    waiting <= MOST_WAITING
                 }
                 Ok(_) => true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.until.is_none_or(|until| now < until),

@@ -2,9 +2,11 @@
 
 use std::fmt::{self, Write};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How lines look.
@@ -33,12 +35,24 @@ const LINE: usize = 4096;
 pub struct Log {
     format: Format,
     dropped: u64,
+    /// Standard error, opened once more: not to block is then a property of ours alone, not of the child's too. `None` where
+    /// it can not be opened (a socket, or another user's).
+    own: Option<OwnedFd>,
 }
 
 impl Log {
     /// A log of this format.
-    pub const fn new(format: Format) -> Log {
-        Log { format, dropped: 0 }
+    pub fn new(format: Format) -> Log {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::APPEND;
+        let own = rustix::fs::open("/proc/self/fd/2", flags, Mode::empty()).ok();
+        Log { format, dropped: 0, own }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        match &self.own {
+            Some(own) => write_all(own.as_fd(), bytes),
+            None => write_all(rustix::stdio::stderr(), bytes),
+        }
     }
 
     /// Writes one line. If the reader of standard error does not keep up, the line is dropped and the next one says so:
@@ -70,7 +84,7 @@ impl Log {
             }
         };
         for chunk in line.as_bytes().chunks(LINE) {
-            if !writable(patience) || write_all(chunk).is_err() {
+            if !writable(patience) || self.write(chunk).is_err() {
                 return;
             }
         }
@@ -91,7 +105,7 @@ impl Log {
             }
         };
         line.end();
-        if !writable(Duration::ZERO) || write_all(line.bytes()).is_err() {
+        if !writable(Duration::ZERO) || self.write(line.bytes()).is_err() {
             self.dropped += 1;
         }
     }
@@ -103,7 +117,7 @@ pub fn raw(message: fmt::Arguments<'_>) {
     let _ = write!(line, "{message}");
     line.end();
     if writable(Duration::ZERO) {
-        let _ = write_all(line.bytes());
+        let _ = write_all(rustix::stdio::stderr(), line.bytes());
     }
 }
 
@@ -115,9 +129,9 @@ fn writable(patience: Duration) -> bool {
     matches!(poll(&mut fds, Some(&timeout)), Ok(1)) && fds[0].revents().contains(PollFlags::OUT)
 }
 
-fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let n = rustix::io::write(rustix::stdio::stderr(), bytes)?;
+        let n = rustix::io::write(to, bytes)?;
         bytes = &bytes[n..];
     }
     Ok(())

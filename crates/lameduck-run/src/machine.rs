@@ -38,6 +38,8 @@ pub struct Policy {
     pub descendants: bool,
     /// Whether a repeated stop signal cuts the drain short.
     pub force_on_repeat: bool,
+    /// Whether the least time in lame duck was asked for.
+    pub min_is_asked: bool,
     /// Whether there are pre-stop commands.
     pub pre_stop: bool,
     /// Whether there is a stop command.
@@ -96,6 +98,8 @@ pub struct Seen {
     pub listeners: Option<u32>,
     /// The last arrival of a connection or of data, probes excluded.
     pub last_arrival: Option<Time>,
+    /// The last time data was sent on a connection, probes excluded: an answer that streams is no quiet.
+    pub last_sent: Option<Time>,
     /// Requests in flight.
     pub in_flight: u32,
 }
@@ -166,6 +170,8 @@ pub enum Action {
     LookNow,
     /// Start the pre-stop commands.
     RunPreStop,
+    /// End the pre-stop commands: the app is gone.
+    EndPreStop,
     /// Start the stop command.
     RunStopCommand,
     /// Signal the main process (or its group), and wake it if it is stopped.
@@ -238,10 +244,16 @@ pub struct Drain {
     pub phase_began: Time,
     /// A drain on request is over and waits for the stop signal.
     pub waits_for_signal: bool,
+    /// It was over once, before the stop signal came: the least time has been served.
+    pub was_over: bool,
 }
 
 /// The machine: the policy, the state, and what has to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each remembers one thing done; together they are no state of their own"
+)]
 pub struct Machine {
     policy: Policy,
     state: State,
@@ -249,7 +261,10 @@ pub struct Machine {
     main: Option<Ending>,
     seen: Seen,
     pre_stop_runs: bool,
+    main_signalled: bool,
     others_signalled: bool,
+    /// Half of the time to stop is over, and whoever had not been told was.
+    reminded: bool,
     kill_again: Time,
 }
 
@@ -269,9 +284,11 @@ impl Machine {
             state: State::Starting,
             drain: None,
             main: None,
-            seen: Seen { listeners: None, last_arrival: None, in_flight: 0 },
+            seen: Seen { listeners: None, last_arrival: None, last_sent: None, in_flight: 0 },
             pre_stop_runs: false,
+            main_signalled: false,
             others_signalled: false,
+            reminded: false,
             kill_again: Duration::ZERO,
         }
     }
@@ -309,7 +326,7 @@ impl Machine {
             State::LameDuck => Some(drain.began + lame_duck),
             State::Draining => Some(drain.began + lame_duck + draining),
             State::Stopping if self.policy.on_stop != OnStop::Drain => None,
-            State::Stopping if self.main.is_none() && !self.others_signalled => Some(self.halfway(&drain)),
+            State::Stopping if !self.reminded => Some(self.halfway(&drain)),
             State::Stopping => Some(self.kill_at(&drain)),
             State::Killing => Some(self.kill_again),
             State::Starting | State::Serving | State::Exited { .. } => None,
@@ -321,8 +338,8 @@ impl Machine {
         drain.began + self.policy.budget.kill_at()
     }
 
-    /// When the other processes are told too although the main one has not ended: a shell that waits for its child before
-    /// it runs its trap would otherwise wait for ever.
+    /// When those are told that were not: the other processes although the main one has not ended (a shell that waits for
+    /// its child before it runs its trap would wait for ever), the main one although the stop command said it was done.
     fn halfway(&self, drain: &Drain) -> Time {
         drain.phase_began + self.kill_at(drain).saturating_sub(drain.phase_began) / 2
     }
@@ -350,8 +367,8 @@ impl Machine {
                 self.advance(now, actions);
             }
             Event::StopCommandEnded { success } => {
-                if self.state == State::Stopping && !success && self.main.is_none() {
-                    self.signal_app(actions);
+                if self.state == State::Stopping && !success {
+                    self.signal_next(actions);
                 }
             }
             Event::MainEnded(ending) => self.on_main_ended(now, ending, actions),
@@ -402,6 +419,7 @@ impl Machine {
                 drain.began = now;
             }
             drain.signal = Some(signal);
+            drain.was_over = drain.waits_for_signal;
             drain.waits_for_signal = false;
             self.drain = Some(drain);
             actions.push(Action::LookNow);
@@ -425,7 +443,8 @@ impl Machine {
     }
 
     fn begin_drain(&mut self, now: Time, origin: Origin, signal: Option<Signal>, actions: &mut Actions) {
-        self.drain = Some(Drain { began: now, origin, signal, phase_began: now, waits_for_signal: false });
+        self.drain =
+            Some(Drain { began: now, origin, signal, phase_began: now, waits_for_signal: false, was_over: false });
         actions.push(Action::Record(match origin {
             Origin::Signal => Moment::TermReceived,
             Origin::Request | Origin::AppExit => Moment::DrainRequested,
@@ -461,8 +480,11 @@ impl Machine {
             State::Stopping if self.policy.on_stop == OnStop::Drain => {
                 if now >= self.kill_at(&drain) {
                     self.kill(now, EndedBy::BudgetSpent, actions);
-                } else if self.main.is_none() && !self.others_signalled && now >= self.halfway(&drain) {
-                    self.signal_others(actions);
+                } else if !self.reminded && now >= self.halfway(&drain) {
+                    self.reminded = true;
+                    if !self.others_signalled {
+                        self.signal_next(actions);
+                    }
                 }
             }
             State::Killing => {
@@ -484,21 +506,25 @@ impl Machine {
             return None;
         }
         let elapsed = now.saturating_sub(drain.began);
-        if elapsed >= lame_duck {
-            return Some(EndedBy::BudgetSpent);
-        }
+        let spent = (elapsed >= lame_duck).then_some(EndedBy::BudgetSpent);
         if self.pre_stop_runs {
-            return None;
+            return spent;
         }
-        match self.seen.listeners {
-            Some(0) if self.seen.in_flight == 0 => Some(EndedBy::NothingListens),
-            Some(_) => {
-                let last = self.seen.last_arrival.unwrap_or(drain.began).max(drain.began);
-                let calm = self.seen.in_flight == 0 && now.saturating_sub(last) >= quiet;
-                (calm && elapsed >= min).then_some(EndedBy::Quiet)
+        let min_passed = drain.was_over || elapsed >= min;
+        let over = match self.seen.listeners {
+            // Somebody who names a least time has traffic that is not TCP: a unix socket, UDP.
+            Some(0) if self.seen.in_flight == 0 => {
+                (!self.policy.min_is_asked || min_passed).then_some(EndedBy::NothingListens)
             }
-            None => (elapsed >= min).then_some(EndedBy::MinimumPassed),
-        }
+            Some(_) => {
+                let since = if drain.was_over { Duration::ZERO } else { drain.began };
+                let last = [self.seen.last_arrival, self.seen.last_sent].into_iter().flatten().fold(since, Time::max);
+                let calm = self.seen.in_flight == 0 && now.saturating_sub(last) >= quiet;
+                (calm && min_passed).then_some(EndedBy::Quiet)
+            }
+            None => min_passed.then_some(EndedBy::MinimumPassed),
+        };
+        over.or(spent)
     }
 
     fn lame_duck_ended(&mut self, now: Time, by: EndedBy, actions: &mut Actions) {
@@ -527,16 +553,25 @@ impl Machine {
     fn begin_stopping(&mut self, actions: &mut Actions) {
         self.state = State::Stopping;
         actions.push(Action::Record(Moment::AppSignalled));
-        if self.main.is_some() {
-            self.signal_others(actions);
-        } else if self.policy.stop_command {
+        let by_itself = self.drain.is_some_and(|drain| drain.origin == Origin::AppExit);
+        if self.policy.stop_command && !by_itself {
             actions.push(Action::RunStopCommand);
+        } else {
+            self.signal_next(actions);
+        }
+    }
+
+    /// The main process first, then the others.
+    fn signal_next(&mut self, actions: &mut Actions) {
+        if self.main.is_some() || self.main_signalled {
+            self.signal_others(actions);
         } else {
             self.signal_app(actions);
         }
     }
 
     fn signal_app(&mut self, actions: &mut Actions) {
+        self.main_signalled = true;
         if let Some(signal) = self.stop_signal() {
             actions.push(Action::SignalMain(signal));
         }
@@ -592,10 +627,14 @@ impl Machine {
                     signal: None,
                     phase_began: now,
                     waits_for_signal: false,
+                    was_over: false,
                 });
                 self.begin_stopping(actions);
             }
             State::LameDuck => {
+                if std::mem::take(&mut self.pre_stop_runs) {
+                    actions.push(Action::EndPreStop);
+                }
                 actions.push(Action::TellWaiters);
                 self.leave(now, Phase::LameDuck, EndedBy::AppExited, actions);
             }

@@ -180,6 +180,7 @@ impl Options {
             on_main_end,
             descendants: self.scope != Scope::Single,
             force_on_repeat: self.force_on_repeat,
+            min_is_asked: self.shares.min.is_some(),
             pre_stop: !self.pre_stop.is_empty(),
             stop_command: self.stop_command.is_some(),
             suspend_self: !matches!(self.persona, Persona::Tini { .. }),

@@ -17,6 +17,8 @@ pub struct Process {
     pub pid: i32,
     /// When it started, in clock ticks since boot.
     pub started: u64,
+    /// Its process group.
+    pub group: i32,
     /// Whether it has ended and waits to be reaped.
     pub zombie: bool,
 }
@@ -59,7 +61,12 @@ fn tree(stats: &[Stat], root: i32, except: &[i32]) -> Vec<Process> {
         for stat in stats.iter().filter(|stat| stat.parent == parent && !except.contains(&stat.pid)) {
             // A table read while processes come and go may show a pid twice; once is enough.
             if stat.pid != root && !found.iter().any(|known| known.pid == stat.pid) {
-                found.push(Process { pid: stat.pid, started: stat.started, zombie: stat.state == b'Z' });
+                found.push(Process {
+                    pid: stat.pid,
+                    started: stat.started,
+                    group: stat.group,
+                    zombie: stat.state == b'Z',
+                });
                 parents.push(stat.pid);
             }
         }
@@ -93,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_tree_without_the_helpers() {
-        let stat = |pid, parent| Stat { pid, parent, state: b'S', started: 1 };
+        let stat = |pid, parent| Stat { pid, parent, group: 1, state: b'S', started: 1 };
         let table = [stat(1, 0), stat(5, 1), stat(6, 5), stat(7, 6), stat(8, 1), stat(9, 8), stat(20, 0), stat(21, 20)];
         let pids = |root, except: &[i32]| {
             let mut pids: Vec<_> = tree(&table, root, except).iter().map(|process| process.pid).collect();
@@ -108,8 +115,10 @@ mod tests {
 
     #[test]
     fn a_table_that_shows_a_loop_ends() {
-        let table =
-            [Stat { pid: 5, parent: 6, state: b'S', started: 1 }, Stat { pid: 6, parent: 5, state: b'S', started: 1 }];
+        let table = [
+            Stat { pid: 5, parent: 6, group: 1, state: b'S', started: 1 },
+            Stat { pid: 6, parent: 5, group: 1, state: b'S', started: 1 },
+        ];
         assert_eq!(tree(&table, 5, &[]).len(), 1);
     }
 

@@ -222,6 +222,8 @@ pub struct Start<'a> {
     pub session: Session,
     /// Whether its group takes the foreground of the terminal: see [`has_foreground`].
     pub foreground: bool,
+    /// Where it starts, instead of our directory, if that can be entered.
+    pub directory: Option<&'a CStr>,
     /// A descriptor for its standard output and error, instead of ours.
     pub output: Option<BorrowedFd<'a>>,
     /// A descriptor to hand to it, and its number there.
@@ -279,6 +281,9 @@ fn child(start: &Start<'_>) -> ! {
         }
         Session::Shared => {}
     }
+    if let Some(directory) = start.directory {
+        unsafe { libc::chdir(directory.as_ptr()) };
+    }
     if let Some(output) = start.output {
         unsafe { libc::dup2(output.as_raw_fd(), libc::STDOUT_FILENO) };
         unsafe { libc::dup2(output.as_raw_fd(), libc::STDERR_FILENO) };
@@ -296,6 +301,19 @@ fn child(start: &Start<'_>) -> ! {
     set_signal_mask(start.mask);
     let _ = start.command.exec();
     fail(STEP_EXEC)
+}
+
+/// Opens `/dev/null` where standard input, output or error is closed, so that no descriptor of ours gets their numbers. A
+/// child finds them closed, as we did.
+pub fn fill_standard_descriptors() {
+    for fd in libc::STDIN_FILENO..=libc::STDERR_FILENO {
+        // SAFETY: plain integers and a literal. The lowest free number is the one just found closed; it stays open for good.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) < 0 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+            }
+        }
+    }
 }
 
 /// Closes descriptors that this process was started with and does not need.

@@ -13,6 +13,7 @@ fn policy() -> Policy {
         on_main_end: OnMainEnd::StopOthers,
         descendants: true,
         force_on_repeat: false,
+        min_is_asked: false,
         pre_stop: false,
         stop_command: false,
         suspend_self: true,
@@ -49,7 +50,7 @@ impl Story {
 }
 
 fn traffic(last_arrival: u64, in_flight: u32) -> Event {
-    Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(last_arrival)), in_flight })
+    Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(last_arrival)), last_sent: None, in_flight })
 }
 
 const TERM: Event = Event::Signal(Signal::TERM);
@@ -124,7 +125,7 @@ fn nothing_listens_so_nothing_is_waited_for() {
     story.after(0, TERM);
     story.when(
         1,
-        Event::Traffic(Seen { listeners: Some(0), last_arrival: None, in_flight: 0 }),
+        Event::Traffic(Seen { listeners: Some(0), ..Seen::default() }),
         &[
             Action::TellWaiters,
             ended(Phase::LameDuck, 1, EndedBy::NothingListens),
@@ -141,6 +142,46 @@ fn unmeasured_traffic_takes_the_minimum() {
     story.when(4999, Event::Traffic(Seen::default()), &[]);
     story.after(5000, Event::Traffic(Seen::default()));
     assert_eq!(story.machine.state(), State::Stopping);
+}
+
+#[test]
+fn an_answer_that_streams_is_no_quiet() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    let streams = |sent: u64| {
+        Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(0)), last_sent: Some(at(sent)), in_flight: 0 })
+    };
+    story.when(8000, streams(7900), &[]);
+    story.after(9900, streams(7900));
+    assert_eq!(story.machine.state(), State::Stopping);
+}
+
+#[test]
+fn a_least_time_that_was_asked_for_is_served_although_nothing_listens() {
+    let mut story = Story::of(Policy { min_is_asked: true, ..policy() });
+    story.after(0, TERM);
+    let nothing = Event::Traffic(Seen { listeners: Some(0), ..Seen::default() });
+    story.when(4900, nothing, &[]);
+    story.after(5000, nothing);
+    assert_eq!(story.machine.state(), State::Stopping);
+}
+
+#[test]
+fn a_stop_command_that_says_it_is_done_and_is_not() {
+    let mut story = Story::of(Policy { stop_command: true, ..policy() });
+    story.after(0, TERM);
+    story.after(5000, traffic(0, 0));
+    story.when(5100, Event::StopCommandEnded { success: true }, &[]);
+    story.when(17_000, Event::Tick, &[Action::SignalMain(Signal::TERM)]);
+    assert_eq!(story.machine.deadline(), Some(at(29_000)));
+}
+
+#[test]
+fn an_app_that_exits_ends_the_pre_stop_commands() {
+    let mut story = Story::of(Policy { pre_stop: true, ..policy() });
+    story.after(0, TERM);
+    let (_, actions) = step(story.machine, at(100), Event::MainEnded(Ending::Code(0)));
+    assert_eq!(actions.iter().next(), Some(Action::EndPreStop));
 }
 
 #[test]
@@ -245,10 +286,12 @@ fn a_drain_on_request_long_ago_does_not_eat_the_grace() {
     story.after(0, Event::DrainRequested);
     story.after(5000, traffic(0, 0));
     story.after(600_000, TERM);
-    assert_eq!(story.machine.state(), State::LameDuck);
-    story.after(605_000, traffic(0, 0));
-    assert_eq!(story.machine.state(), State::Stopping);
-    assert!(story.machine.deadline() > Some(at(605_000)));
+    assert_eq!(story.machine.state(), State::LameDuck, "a fresh look decides");
+    story.after(600_010, traffic(599_000, 0));
+    assert_eq!(story.machine.state(), State::LameDuck, "somebody came 1 s ago");
+    story.after(601_000, traffic(599_000, 0));
+    assert_eq!(story.machine.state(), State::Stopping, "--min was served long ago");
+    assert!(story.machine.deadline() > Some(at(601_000)), "and the grace counts from the signal");
 }
 
 #[test]
@@ -343,7 +386,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::DrainRequested),
         (prop::option::of(0u32..3), prop::option::of(0u64..40_000), 0u32..3).prop_map(
             |(listeners, last, in_flight)| {
-                Event::Traffic(Seen { listeners, last_arrival: last.map(at), in_flight })
+                Event::Traffic(Seen { listeners, last_arrival: last.map(at), last_sent: last.map(at), in_flight })
             }
         ),
         Just(Event::PreStopEnded),

@@ -18,7 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::machine::{Seen, Time};
 use crate::processes::Process;
 use crate::sys;
-use traffic::Tracker;
+use traffic::{Figures, Tracker};
 
 /// A TCP state, as the kernel numbers them (`include/net/tcp_states.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub struct Observer {
     buffer: Vec<u8>,
     sockets: Vec<Socket>,
     owners: Vec<(u32, Owner)>,
+    /// Looks since a listener was last seen for the first time.
+    settled: u8,
     own_cgroup: Option<u64>,
     tracker: Tracker,
     app_ports: Vec<u16>,
@@ -160,6 +162,7 @@ impl Observer {
             buffer: vec![0; DATAGRAM],
             sockets: Vec::new(),
             owners: Vec::new(),
+            settled: 0,
             own_cgroup: own_cgroup(),
             tracker: Tracker::new(ignore),
             undecided: false,
@@ -221,8 +224,8 @@ impl Observer {
             .sum::<u32>();
         self.sockets = sockets;
         self.tracker.end_look();
-        let figures = self.tracker.figures();
-        Seen { listeners, last_arrival: figures.last_arrival, in_flight: figures.in_flight.max(unaccepted) }
+        let Figures { last_arrival, last_sent, in_flight, .. } = self.tracker.figures();
+        Seen { listeners, last_arrival, last_sent, in_flight: in_flight.max(unaccepted) }
     }
 
     fn read_sockets(&mut self) -> TrafficSource {
@@ -230,6 +233,8 @@ impl Observer {
         if self.dump(diag::INET).is_ok() && self.dump(diag::INET6).is_ok() {
             return TrafficSource::SockDiag;
         }
+        // What is left of a dump that failed must not be read as the next one.
+        self.diag = sys::sock_diag_socket(0).ok();
         self.sockets.clear();
         let v4 = self.read_proc("/proc/net/tcp");
         let v6 = self.read_proc("/proc/net/tcp6");
@@ -306,7 +311,13 @@ impl Observer {
         let unresolved = |owners: &[(u32, Owner)], socket: &Socket| {
             !owners.iter().any(|(inode, owner)| *inode == socket.inode && *owner != Owner::Undecided)
         };
-        if listening.iter().any(|socket| unresolved(&self.owners, socket)) {
+        if listening.iter().any(|socket| !self.owners.iter().any(|(inode, _)| *inode == socket.inode)) {
+            self.settled = 0;
+        }
+        // A process that was forked and bound between the look at the processes and that at the sockets is found at the
+        // next look, so a stranger's listener is looked at more than once.
+        if self.settled < 3 || listening.iter().any(|socket| unresolved(&self.owners, socket)) {
+            self.settled = self.settled.saturating_add(1);
             self.resolve(&listening, app);
         }
         let of = |owners: &[(u32, Owner)], socket: &Socket| {
@@ -417,7 +428,7 @@ mod tests {
     fn a_listener_is_the_apps_by_its_inode() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let own = Process { pid: std::process::id() as i32, started: 0, zombie: false };
+        let own = Process { pid: std::process::id() as i32, started: 0, group: 0, zombie: false };
         let mut observer = Observer::new(Vec::new(), Vec::new());
         observer.look(Duration::from_secs(1), Some(&[own]));
         assert!(observer.app_ports().contains(&port));

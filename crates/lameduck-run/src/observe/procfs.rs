@@ -11,6 +11,8 @@ pub struct Stat {
     pub pid: i32,
     /// Its parent's.
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
     /// Its state, a letter; `Z` has ended and waits to be reaped.
     pub state: u8,
     /// When it started, in clock ticks: with the pid, its identity.
@@ -25,9 +27,10 @@ pub fn stat(text: &[u8]) -> Option<Stat> {
     let mut fields = text.get(close + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = *fields.next()?.first()?;
     let parent = number(fields.next()?)?;
-    // Field 22 is the start time; the state was field 3 and the parent field 4.
-    let started = number(fields.nth(17)?)?;
-    Some(Stat { pid, parent, state, started })
+    let group = number(fields.next()?)?;
+    // Field 22 is the start time; the state was field 3, the parent field 4, the group field 5.
+    let started = number(fields.nth(16)?)?;
+    Some(Stat { pid, parent, group, state, started })
 }
 
 fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
@@ -109,7 +112,7 @@ mod tests {
     fn stat_survives_any_command_name() {
         let check = |name: &str| {
             let line = format!("42 ({name}) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 10");
-            let expect = Stat { pid: 42, parent: 7, state: b'S', started: 98765 };
+            let expect = Stat { pid: 42, parent: 7, group: 42, state: b'S', started: 98765 };
             assert_eq!(stat(line.as_bytes()), Some(expect), "{name:?}");
         };
         for name in ["nginx", "a b", "a) S 1", ")", "(", "a\nb", ""] {

@@ -44,6 +44,8 @@ pub struct Figures {
     pub in_flight: u32,
     /// The last arrival, probes excluded.
     pub last_arrival: Option<Time>,
+    /// The last time data was sent, probes excluded.
+    pub last_sent: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -162,7 +164,11 @@ impl Tracker {
             // A connection open at the first look may have been idle for long; its last data is no arrival of this drain,
             // but quiet is measured from it all the same.
             self.last_arrival = self.last_arrival.max(Some(last_arrival).filter(|_| !young));
-            if young {
+            if let Some(activity) = socket.activity.filter(|activity| activity.bytes_sent > 0) {
+                let sent = now.saturating_sub(Duration::from_millis(u64::from(activity.since_sent_ms)));
+                self.figures.last_sent = self.figures.last_sent.max(Some(sent));
+            }
+            if young && (self.sources.len() < MOST_SOURCES || self.sources.contains_key(&socket.remote)) {
                 let source = self.sources.entry(socket.remote).or_default();
                 source.last_one_shot = source.last_one_shot.max(Some(last_arrival));
             }
@@ -249,13 +255,13 @@ impl Tracker {
     fn follow(&mut self, now: Time, socket: &Socket, first_look: bool) -> Option<&mut Connection> {
         let look = self.look;
         if !self.connections.contains_key(&socket.cookie) {
+            if self.connections.len() >= MOST_CONNECTIONS {
+                return None;
+            }
             if first_look {
                 self.figures.at_start += 1;
             } else {
                 self.figures.new += 1;
-            }
-            if self.connections.len() >= MOST_CONNECTIONS {
-                return None;
             }
         }
         let connection = self.connections.entry(socket.cookie).or_insert_with(|| Connection {

@@ -31,6 +31,8 @@ use tasks::Tasks;
 
 /// How often traffic is looked at while a quiet lame duck waits for the signal that may never come.
 const HOLDING: Duration = Duration::from_millis(500);
+/// Signals taken in one turn.
+const MOST_SIGNALS: usize = 256;
 /// An admin process that ended is started again after this.
 const ADMIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -104,7 +106,7 @@ impl Init {
             return;
         }
         let admin = self.admin.as_ref().filter(|admin| admin.pid.is_none()).map(|admin| admin.again);
-        let looks = self.machine.watches().then_some(self.next_look);
+        let looks = (self.machine.watches() && self.observer.is_some()).then_some(self.next_look);
         let control = self.control.as_ref().and_then(control::Server::deadline);
         let due = [self.machine.deadline(), looks, control, self.tasks.deadline(), admin].into_iter().flatten().min();
         let timeout = due.map(|due| {
@@ -145,6 +147,7 @@ impl Init {
             }
             Action::LookNow => self.next_look = self.now(),
             Action::RunPreStop => self.run_pre_stop(),
+            Action::EndPreStop => self.tasks.end_pre_stop(),
             Action::RunStopCommand => self.run_stop_command(),
             Action::SignalMain(signal) => {
                 self.log.info(format_args!("telling the app to stop: {signal} to {}", self.target()));
@@ -214,7 +217,9 @@ impl Init {
             self.on_signal(signal, sender);
         }
         let mut record = [0; sys::SIGNALFD_RECORD];
-        while let Ok(sys::SIGNALFD_RECORD) = rustix::io::read(&self.signals, &mut record) {
+        // Bounded, so that a flood of signals can not keep the loop from its other work.
+        for _ in 0..MOST_SIGNALS {
+            let Ok(sys::SIGNALFD_RECORD) = rustix::io::read(&self.signals, &mut record) else { return };
             if let Some((signal, sender)) = sys::signalfd_record(&record) {
                 self.on_signal(signal, sender);
             }
@@ -317,7 +322,8 @@ impl Init {
             }
             return false;
         };
-        left.iter().all(|process| !process.alive())
+        // One that has ended and is not reaped yet is still to be reaped: its status is not lost either.
+        left.is_empty()
     }
 
     /// Processes of lameduck's own.
@@ -380,7 +386,9 @@ impl Init {
             }
             return;
         };
-        let others = app.into_iter().filter(|process| process.alive() && !(main_lives && process.pid == main));
+        let in_group = self.in_group();
+        let told = |process: &Process| (main_lives && process.pid == main) || (in_group && process.group == main);
+        let others = app.into_iter().filter(|process| process.alive() && !told(process));
         let mut count = 0;
         for process in others {
             match processes::signal(&process, signal) {
@@ -420,11 +428,11 @@ impl Init {
     }
 
     fn look_if_due(&mut self) {
-        if !self.machine.watches() || self.now() < self.next_look {
+        if !self.machine.watches() || self.observer.is_none() || self.now() < self.next_look {
             return;
         }
-        let app = self.app();
         let began = self.now();
+        let app = self.app();
         let Some(observer) = &mut self.observer else { return };
         let first = observer.source() == TrafficSource::None;
         let seen = observer.look(began, app.as_deref());
@@ -583,9 +591,9 @@ impl Init {
 
     fn keep_admin(&mut self) {
         let now = self.now();
-        let serves = matches!(self.machine.state(), State::Exited { .. });
+        let over = matches!(self.machine.state(), State::Exited { .. });
         let Some(admin) = &mut self.admin else { return };
-        if serves || admin.pid.is_some() || now < admin.again {
+        if over || admin.pid.is_some() || now < admin.again {
             return;
         }
         match start::spawn_admin(&self.self_exe, &admin.listener, self.own_pid, self.mask) {
@@ -599,16 +607,16 @@ impl Init {
 
     fn run_pre_stop(&mut self) {
         let commands = self.options.pre_stop.clone();
-        let (now, timeout, mask) = (self.now(), self.options.pre_stop_timeout, self.mask);
-        if let Some(event) = self.tasks.run_pre_stop(commands, timeout, now, mask, &mut self.log) {
+        let (now, timeout) = (self.now(), self.options.pre_stop_timeout);
+        if let Some(event) = self.tasks.run_pre_stop(commands, timeout, now, &mut self.log) {
             self.apply(event);
         }
     }
 
     fn run_stop_command(&mut self) {
         let Some(command) = self.options.stop_command.clone() else { return };
-        let (now, mask) = (self.now(), self.mask);
-        if let Some(event) = self.tasks.run_stop_command(&command, now, mask, &mut self.log) {
+        let now = self.now();
+        if let Some(event) = self.tasks.run_stop_command(&command, now, &mut self.log) {
             self.apply(event);
         }
     }

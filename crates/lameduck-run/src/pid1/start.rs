@@ -120,19 +120,21 @@ fn error_text(errno: i32) -> String {
 }
 
 pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError> {
-    let policy = options.policy().map_err(StartError::Budget)?;
     let command = Command::new(&options.command)
         .ok_or_else(|| StartError::Command(options.command.first().cloned().unwrap_or_default()))?;
     if options.mode == Mode::Off {
         sys::set_signal_mask(begin.mask);
         return Err(StartError::Exec(options.command[0].clone(), command.exec()));
     }
+    let policy = options.policy().map_err(StartError::Budget)?;
+    sys::fill_standard_descriptors();
     let system = |call| move |error| StartError::System(call, error);
+    // Before any descriptor of ours is opened.
+    let inherited = inherited_descriptors();
     let mut log = Log::new(options.log_format);
     let own_pid = std::process::id() as i32;
     // Ignored, it would make the kernel reap our children for us (wait(2)).
     let ignore_chld = sys::set_ignored(Signal::CHLD, false).map_err(system("sigaction"))?;
-    let inherited = inherited_descriptors();
     let file = options.report.as_ref().map(|path| create(path)).transpose()?;
     let admin = options.admin.map(listen).transpose()?;
     adopt_orphans(&options, own_pid, &mut log);
@@ -161,6 +163,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         ignore_chld,
         session,
         foreground: sys::has_foreground(),
+        directory: None,
         output: None,
         hand: None,
         status: status.as_fd(),
@@ -179,6 +182,9 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         }
     }
     let_go(&options, &inherited);
+    if options.persona == Persona::Lameduck && options.mode == Mode::On && nothing_stops(&options) {
+        log.warn(format_args!("--rewrite takes the stop signal from the app and no --stop-command or --stop-signal replaces it: it will be killed"));
+    }
     if options.persona == Persona::Lameduck {
         log.info(format_args!("{}: pid {}; {}", options.mode.name(), main.as_raw_nonzero(), policy.budget));
     }
@@ -192,7 +198,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         early,
         main,
         exec_status: Some(exec_status),
-        tasks: Tasks::default(),
+        tasks: Tasks::new(begin.mask, main),
         admin: admin.map(|listener| Admin { listener, pid: None, again: Duration::ZERO }),
         observer: None,
         seen: Seen::default(),
@@ -206,12 +212,26 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
     })
 }
 
+/// Whether the drain would end with nothing that tells the app to stop.
+fn nothing_stops(options: &Options) -> bool {
+    let swallowed = options.drain_on.iter().all(|signal| options.rewrites.apply(*signal).is_none());
+    swallowed && options.stop_command.is_none() && options.stop_signal.is_none()
+}
+
 fn create(path: &Path) -> Result<File, StartError> {
     File::create(path).map_err(|error| StartError::Report(path.to_owned(), error))
 }
 
 fn listen(address: std::net::SocketAddr) -> Result<OwnedFd, StartError> {
-    TcpListener::bind(address).map(OwnedFd::from).map_err(|error| StartError::Admin(address, error))
+    let every_v4 = (std::net::Ipv4Addr::UNSPECIFIED, address.port());
+    let listener = TcpListener::bind(address).or_else(|error| match error.raw_os_error() {
+        // `:PORT` is every address; a kernel without IPv6 has those of IPv4.
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) if address.ip() == std::net::Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind(every_v4)
+        }
+        _ => Err(error),
+    });
+    listener.map(OwnedFd::from).map_err(|error| StartError::Admin(address, error))
 }
 
 /// Makes orphans ours where we are not PID 1, which gets them anyway.
@@ -311,6 +331,7 @@ pub(super) fn spawn_admin(self_exe: &Path, listener: &OwnedFd, own_pid: i32, mas
         ignore_chld: false,
         session: Session::Background,
         foreground: false,
+        directory: None,
         output: None,
         hand: Some((listener.as_fd(), ADMIN_DESCRIPTOR)),
         status: status.as_fd(),

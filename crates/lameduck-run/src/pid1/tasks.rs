@@ -1,6 +1,7 @@
 //! Commands that lameduck runs beside the app: `--pre-stop`, one after another, and `--stop-command`.
 
 use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -42,12 +43,14 @@ struct Task {
 }
 
 /// The task that runs, those that wait, and what they say.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tasks {
     running: Option<Task>,
     waiting: VecDeque<String>,
     timeout: Duration,
     mask: u64,
+    /// Where they run: the app's own directory.
+    directory: CString,
     output: Option<OwnedFd>,
     kind_of_output: Option<Kind>,
     line: Vec<u8>,
@@ -57,6 +60,29 @@ pub struct Tasks {
 const LINE: usize = 1024;
 
 impl Tasks {
+    /// No tasks yet. They will have this signal mask, and run where the app with this pid does.
+    pub fn new(mask: u64, app: Pid) -> Tasks {
+        Tasks {
+            running: None,
+            waiting: VecDeque::new(),
+            timeout: Duration::ZERO,
+            mask,
+            // Through /proc nothing is pinned, as an open directory would be.
+            directory: CString::new(format!("/proc/{}/cwd", app.as_raw_nonzero())).unwrap_or_default(),
+            output: None,
+            kind_of_output: None,
+            line: Vec::new(),
+        }
+    }
+
+    /// The app is gone: what would still run before its stop has no use.
+    pub fn end_pre_stop(&mut self) {
+        self.waiting.clear();
+        if let Some(task) = &self.running {
+            let _ = sys::kill(task.pid, true, Signal::KILL);
+        }
+    }
+
     /// The pid of the task that runs.
     pub fn pid(&self) -> Option<i32> {
         self.running.as_ref().map(|task| task.pid.as_raw_nonzero().get())
@@ -78,17 +104,15 @@ impl Tasks {
         commands: Vec<String>,
         timeout: Duration,
         now: Time,
-        mask: u64,
         log: &mut Log,
     ) -> Option<Event> {
         self.waiting = commands.into();
-        (self.timeout, self.mask) = (timeout, mask);
+        self.timeout = timeout;
         self.next_pre_stop(now, log)
     }
 
     /// Starts the stop command. An event if it could not be started.
-    pub fn run_stop_command(&mut self, command: &str, now: Time, mask: u64, log: &mut Log) -> Option<Event> {
-        self.mask = mask;
+    pub fn run_stop_command(&mut self, command: &str, now: Time, log: &mut Log) -> Option<Event> {
         self.waiting.clear();
         let started = self.start(Kind::Stop, command.to_owned(), None, now, log);
         (!started).then_some(Event::StopCommandEnded { success: false })
@@ -106,7 +130,7 @@ impl Tasks {
     fn start(&mut self, kind: Kind, text: String, timeout: Option<Duration>, now: Time, log: &mut Log) -> bool {
         let name = kind.name();
         self.flush(log);
-        match spawn(&text, self.mask) {
+        match spawn(&text, self.mask, &self.directory) {
             Ok((pid, output, exec_status)) => {
                 log.info(format_args!("{name}: running {text:?} (pid {})", pid.as_raw_nonzero()));
                 self.output = Some(output);
@@ -205,7 +229,7 @@ impl Tasks {
 }
 
 /// Starts a command in a group of its own, its output going to the pipe returned.
-fn spawn(text: &str, mask: u64) -> std::io::Result<(Pid, OwnedFd, OwnedFd)> {
+fn spawn(text: &str, mask: u64, directory: &CStr) -> std::io::Result<(Pid, OwnedFd, OwnedFd)> {
     let words = command_words(text);
     let command = Command::new(&words).ok_or(std::io::ErrorKind::InvalidInput)?;
     let (read, write) = pipe()?;
@@ -218,6 +242,7 @@ fn spawn(text: &str, mask: u64) -> std::io::Result<(Pid, OwnedFd, OwnedFd)> {
         ignore_chld: false,
         session: Session::Background,
         foreground: false,
+        directory: Some(directory),
         output: Some(write.as_fd()),
         hand: None,
         status: status.as_fd(),

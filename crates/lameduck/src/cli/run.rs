@@ -36,7 +36,7 @@ const FLAGS: &[Flag] = &[
     Flag::value("margin", "TIME", "Kill what is left this long before the end of --grace. Default: 1s."),
     Flag::value("min", "TIME", "The least time in lame duck. Default: 5s."),
     Flag::value("quiet", "TIME", "No arrivals for this long, and nothing in flight, is quiet. Default: 2s."),
-    Flag::value("max", "TIME", "The most time in lame duck. Default: 60 % of --grace."),
+    Flag::value("max", "TIME", "The most time in lame duck. Default: 60 % of --grace less --margin."),
     Flag::list("port", "PORT", "A port of the app; may be repeated. Default: its listening sockets are found out."),
     Flag::list("ignore-from", "CIDR", "Connections from these addresses are no traffic; may be repeated."),
     Flag::list("rewrite", "FROM:TO", "Pass signal FROM on as TO (names or numbers); 0: not at all. May be repeated."),
@@ -56,7 +56,7 @@ const FLAGS: &[Flag] = &[
     Flag::list("map-exit", "FROM=TO", "Exit with TO where the status would be FROM, as in 143=0. May be repeated."),
     Flag::value("mode", "off|observe|on", "off: become the command. observe: only report. on: act. Default: on."),
     Flag::value("readiness", "fail|keep|auto", "What readiness says while draining. Default: auto."),
-    Flag::value("admin", "ADDRESS", "Serve /livez, /readyz, /metrics and POST /drain at [HOST]:PORT."),
+    Flag::value("admin", "ADDRESS", "Serve /livez, /readyz, /metrics and POST /drain at [IP]:PORT."),
     Flag::value("report", "FILE", "Write the drain report to this file too."),
     Flag::value("log-format", "text|json", "How lines on standard error look. Default: text."),
 ];
@@ -174,8 +174,8 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         persona: defaults.persona,
         command: Vec::new(),
     };
-    let budget = options.policy();
-    if let Err(impossible) = budget {
+    // With --mode off nothing is budgeted, so nothing can be wrong with it.
+    if let (Mode::Observe | Mode::On, Err(impossible)) = (options.mode, options.policy()) {
         return Err(given.usage(impossible));
     }
     Ok(Options { command: given.operands, ..options })

@@ -262,3 +262,72 @@ fn idle_means_no_wake_ups() {
     duck.signal(Signal::TERM);
     duck.wait();
 }
+
+/// A descriptor of ours must not get the number of a closed standard one, where the next step would overwrite it.
+#[test]
+fn closed_standard_descriptors_do_not_make_pid_1_deaf() {
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let script = format!("exec {LAMEDUCK} run -- sleep 30 {closed}");
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]);
+        clean(&mut command);
+        let mut duck = Duck::start(command);
+        let pid = duck.child.id() as i32;
+        until("it runs", || descendants(pid).len() == 1);
+        std::thread::sleep(Duration::from_millis(100));
+        duck.signal(Signal::TERM);
+        assert_eq!(duck.code(), 143, "{closed}");
+    }
+}
+
+#[test]
+fn waiting_for_what_is_left_takes_no_cpu() {
+    let mut duck =
+        Duck::start(run(&["--grace", "4s", "--", "bash", "-c", "(trap '' TERM; sleep 60) & sleep 0.2; exit 3"]));
+    duck.hear("the app exited with 3");
+    let pid = duck.child.id();
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit(')').next().unwrap().split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        // utime and stime, fields 14 and 15; the state, field 3, is no number and comes first.
+        fields[10] + fields[11]
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks() - before <= 3, "{} ticks in a second", ticks() - before);
+    assert_eq!(duck.code(), 3);
+}
+
+/// TERM to the group and then to each of its members would be a second TERM, which many take for "now".
+#[test]
+fn a_group_is_told_once() {
+    let script = "n=0; trap 'n=$((n+1)); echo told $n' TERM; (trap 'echo gone; exit 0' TERM; echo up; while :; do sleep 0.02; done) & \
+                  while [ $n -lt 2 ]; do sleep 0.02; done; exit 9";
+    let mut duck = Duck::start(run(&["--group", "--grace", "3s", "--", "bash", "-c", script]));
+    assert_eq!(duck.line(), "up");
+    duck.signal(Signal::TERM);
+    let mut lines = [duck.line(), duck.line()];
+    lines.sort();
+    assert_eq!(lines, ["gone", "told 1"]);
+    assert_eq!(duck.code(), 137, "it waits for a second one that never comes");
+}
+
+#[test]
+fn the_static_build_runs_in_an_empty_root() {
+    let test = "the_static_build_runs_in_an_empty_root";
+    let slim = std::env::var_os("LAMEDUCK_SLIM");
+    let Some(slim) = slim.filter(|_| root(test)) else {
+        eprintln!("SKIPPED {test}: needs LAMEDUCK_SLIM and root");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(&slim, dir.path().join("lameduck")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--root"]).arg(dir.path());
+    command.args(["/lameduck", "run", "--grace", "5s", "--", "/lameduck", "run", "--", "/lameduck", "version"]);
+    clean(&mut command);
+    let mut duck = Duck::start(command);
+    assert!(duck.line().starts_with("lameduck "));
+    assert_eq!(duck.code(), 0, "{:?}", duck.rest());
+}

@@ -317,3 +317,89 @@ fn a_reader_that_stopped_reading_does_not_stop_pid_1() {
     assert!(began.elapsed() < Duration::from_secs(3));
     drop(reader);
 }
+
+/// Ten chunks a second for five seconds: no request arrives meanwhile, and still it is not quiet.
+#[test]
+fn an_answer_that_streams_is_not_cut() {
+    const STREAMER: &str = "
+import http.server, sys, time
+class H(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        self.send_response(200); self.send_header('Transfer-Encoding', 'chunked'); self.end_headers()
+        for _ in range(50): self.wfile.write(b'2\\r\\nx\\n\\r\\n'); self.wfile.flush(); time.sleep(0.1)
+        self.wfile.write(b'0\\r\\n\\r\\n')
+    def log_message(self, *a): pass
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()
+";
+    let port = free_port();
+    let text = port.to_string();
+    let mut duck = Duck::start(run(&["--min", "500ms", "--quiet", "500ms", "--", "python3", "-c", STREAMER, &text]));
+    listening(port);
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    duck.signal(Signal::TERM);
+    duck.code();
+    let answer = client.join().unwrap().unwrap();
+    assert!(answer.ends_with("0\r\n\r\n"), "{} bytes", answer.len());
+    assert_eq!(duck.report().phases[0].ended_by, EndedBy::Quiet);
+}
+
+#[test]
+fn a_least_time_that_was_asked_for_is_served_where_nothing_listens_on_tcp() {
+    let mut duck = Duck::start(run(&["--min", "800ms", "--", "sh", "-c", "echo up; exec sleep 60"]));
+    assert_eq!(duck.line(), "up");
+    let began = Instant::now();
+    duck.signal(Signal::TERM);
+    duck.code();
+    assert!(began.elapsed() >= Duration::from_millis(790), "{:?}", began.elapsed());
+}
+
+#[test]
+fn an_app_that_is_gone_does_not_wait_for_its_pre_stop_commands() {
+    let mut duck = Duck::start(run(&[
+        "--pre-stop",
+        "sleep 9",
+        "--pre-stop",
+        "sleep 9",
+        "--pre-stop-timeout",
+        "10s",
+        "--",
+        "sleep",
+        "60",
+    ]));
+    duck.hear("on: pid");
+    let began = Instant::now();
+    duck.signal(Signal::TERM);
+    duck.hear("pre-stop: running");
+    let root = duck.child.id() as i32;
+    let app = crate::support::descendants(root).into_iter().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == "sleep\u{0}60\u{0}")
+    });
+    rustix::process::kill_process(rustix::process::Pid::from_raw(app.unwrap()).unwrap(), Signal::KILL).unwrap();
+    assert_eq!(duck.code(), 137);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_stop_command_runs_where_the_app_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = run(&[
+        "--stop-command",
+        "touch stop-here",
+        "--",
+        "bash",
+        "-c",
+        "echo up; until [ -e stop-here ]; do sleep 0.02; done; exit 4",
+    ]);
+    command.current_dir(dir.path());
+    let mut duck = Duck::start(command);
+    assert_eq!(duck.line(), "up");
+    duck.signal(Signal::TERM);
+    assert_eq!(duck.code(), 4);
+}
