@@ -59,6 +59,8 @@ struct Init {
     mask: u64,
     self_exe: PathBuf,
     own_pid: i32,
+    /// No child is left: wait(2) said so.
+    childless: bool,
     /// It was said that `/proc` can not be used.
     said_proc: bool,
 }
@@ -243,32 +245,34 @@ impl Init {
             return;
         }
         let mut reaped = false;
+        let mut main_ended = None;
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     reaped = true;
-                    self.on_ended(pid, status);
+                    main_ended = self.on_ended(pid, status).or(main_ended);
                 }
-                Ok(None) => {
-                    let over = reaped && self.machine.main().is_some() && self.nothing_left();
-                    if over {
-                        self.apply(Event::AllEnded);
-                    }
-                    return;
-                }
+                Ok(None) => break,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => {
                     // ECHILD: nothing is left at all.
-                    if self.machine.main().is_some() {
-                        self.apply(Event::AllEnded);
-                    }
-                    return;
+                    self.childless = true;
+                    break;
                 }
             }
         }
+        if let Some(ending) = main_ended {
+            self.say_main_ended(ending);
+            self.apply(Event::MainEnded(ending));
+        }
+        let over = self.machine.main().is_some() && (self.childless || (reaped && self.nothing_left()));
+        if over {
+            self.apply(Event::AllEnded);
+        }
     }
 
-    fn on_ended(&mut self, pid: Pid, status: WaitStatus) {
+    /// Takes in the end of a process; returns that of the main one, which is news only once all statuses are in.
+    fn on_ended(&mut self, pid: Pid, status: WaitStatus) -> Option<Ending> {
         let now = self.now();
         self.book.reaped += 1;
         let ending = match (status.exit_status(), status.terminating_signal()) {
@@ -278,9 +282,9 @@ impl Init {
             }
         };
         if pid == self.main && self.machine.main().is_none() {
-            self.say_main_ended(ending);
-            self.apply(Event::MainEnded(ending));
-        } else if self.admin.as_ref().is_some_and(|admin| admin.pid == Some(pid)) {
+            return Some(ending);
+        }
+        if self.admin.as_ref().is_some_and(|admin| admin.pid == Some(pid)) {
             let again = self.now() + ADMIN_AGAIN;
             if let Some(admin) = &mut self.admin {
                 (admin.pid, admin.again) = (None, again);
@@ -294,6 +298,7 @@ impl Init {
                 pid.as_raw_nonzero()
             ));
         }
+        None
     }
 
     fn say_main_ended(&mut self, ending: Ending) {
@@ -315,6 +320,10 @@ impl Init {
 
     /// Whether no process of the app is left, once its main one has ended. The admin process does not count.
     fn nothing_left(&self) -> bool {
+        // Without a helper of ours, wait(2) tells by itself; a look at every process of the machine is not needed.
+        if self.admin.is_none() {
+            return false;
+        }
         let Ok(left) = processes::descendants(self.own_pid, &self.helpers()) else {
             // What is left can not be told while a helper of ours lives; without it, wait(2) tells.
             if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
@@ -377,6 +386,9 @@ impl Init {
     }
 
     fn signal_others(&mut self, signal: Signal) {
+        if self.childless {
+            return;
+        }
         let main_lives = self.machine.main().is_none();
         let main = self.main.as_raw_nonzero().get();
         let Some(app) = self.app() else {

@@ -206,6 +206,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         mask: begin.mask,
         self_exe: begin.self_exe.clone(),
         own_pid,
+        childless: false,
         said_proc: false,
         policy,
         options,
