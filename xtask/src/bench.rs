@@ -276,3 +276,28 @@ fn unshare_pids() -> anyhow::Result<()> {
     // SAFETY: CLONE_NEWPID changes nothing in this process but where this thread's next children are born.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWPID) }.context("unshare: root is needed")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Row, document};
+
+    #[test]
+    fn the_document_is_the_contract() {
+        let row = |theirs: f64| Row {
+            metric: "m".into(),
+            ours: 1.0,
+            peer: "tini".into(),
+            theirs,
+            goal: "at most 2".into(),
+            met: true,
+        };
+        let value = document("init", &[row(4.0), row(0.0)]);
+        assert_eq!(value["schema"], "lameduck.bench/1");
+        assert_eq!(value["name"], "init");
+        assert_eq!(value["rows"][0]["ratio"], 0.25);
+        assert!(value["rows"][1]["ratio"].is_null());
+        for field in ["metric", "ours", "peer", "theirs", "ratio", "goal", "met"] {
+            assert!(value["rows"][0].get(field).is_some(), "{field}");
+        }
+    }
+}
