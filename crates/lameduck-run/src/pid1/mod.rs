@@ -1,27 +1,27 @@
 //! PID 1 itself: one thread, one poll, one reaper. [`run`] is the whole story, from top to bottom.
 
 mod book;
+mod send;
 mod start;
 mod tasks;
+mod tell;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lameduck_core::duration::show;
 use lameduck_core::report::{Origin, TrafficSource};
 use lameduck_core::timeline::{Moment, Provenance};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::json;
 
-use crate::control::{self, Request};
+use crate::control;
 use crate::log::{self, Log};
 use crate::machine::{self, Action, Ending, Event, Machine, Policy, Seen, State, Time};
 use crate::observe::Observer;
-use crate::options::{Options, Persona, Readiness, Scope};
+use crate::options::{Options, Persona};
 use crate::processes::{self, Process};
 use crate::signal::Signal;
 use crate::sys;
@@ -301,23 +301,6 @@ impl Init {
         None
     }
 
-    fn say_main_ended(&mut self, ending: Ending) {
-        let pid = self.main.as_raw_nonzero();
-        match (ending, &self.options.persona) {
-            (Ending::Code(code), Persona::DumbInit { .. }) => {
-                self.verbose(format_args!("A child with PID {pid} exited with exit status {code}."));
-            }
-            (Ending::Killed(signal), Persona::DumbInit { .. }) => {
-                self.verbose(format_args!("A child with PID {pid} was terminated by signal {}.", signal.number()));
-            }
-            (_, Persona::Tini { .. }) => {}
-            (Ending::Code(code), Persona::Lameduck) => self.log.info(format_args!("the app exited with {code}")),
-            (Ending::Killed(signal), Persona::Lameduck) => {
-                self.log.info(format_args!("the app was ended by SIG{signal}"));
-            }
-        }
-    }
-
     /// Whether no process of the app is left, once its main one has ended. The admin process does not count.
     fn nothing_left(&self) -> bool {
         // Without a helper of ours, wait(2) tells by itself; a look at every process of the machine is not needed.
@@ -355,90 +338,6 @@ impl Init {
         }
     }
 
-    const fn in_group(&self) -> bool {
-        matches!(self.options.scope, Scope::Group)
-    }
-
-    fn target(&self) -> String {
-        let pid = self.main.as_raw_nonzero();
-        if self.in_group() { format!("process group {pid}") } else { format!("pid {pid}") }
-    }
-
-    fn forward(&mut self, signal: Signal) {
-        self.signal_main(signal, false);
-        self.verbose(format_args!("Forwarded signal {} to children.", signal.number()));
-    }
-
-    /// Signals the main process or its group. `wake`: a stopped process would not see the signal before it goes on.
-    fn signal_main(&mut self, signal: Signal, wake: bool) {
-        // Once it is reaped its number may be another's; its group lives as long as a member does.
-        if self.machine.main().is_some() && !self.in_group() {
-            return;
-        }
-        if let Err(error) = sys::kill(self.main, self.in_group(), signal) {
-            if error.raw_os_error() != Some(libc::ESRCH) {
-                let target = self.target();
-                self.log.warn(format_args!("{signal} could not be sent to {target}: {error} (kill(2)); it goes on"));
-            }
-        } else if wake && signal != Signal::KILL {
-            let _ = sys::kill(self.main, self.in_group(), Signal::CONT);
-        }
-    }
-
-    fn signal_others(&mut self, signal: Signal) {
-        if self.childless {
-            return;
-        }
-        let main_lives = self.machine.main().is_none();
-        let main = self.main.as_raw_nonzero().get();
-        let Some(app) = self.app() else {
-            if self.own_pid == 1 {
-                sys::kill_everyone(signal);
-                sys::kill_everyone(Signal::CONT);
-            }
-            return;
-        };
-        let in_group = self.in_group();
-        let told = |process: &Process| (main_lives && process.pid == main) || (in_group && process.group == main);
-        let others = app.into_iter().filter(|process| process.alive() && !told(process));
-        let mut count = 0;
-        for process in others {
-            match processes::signal(&process, signal) {
-                Ok(()) => {
-                    count += 1;
-                    let _ = processes::signal(&process, Signal::CONT);
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                    self.log.warn(format_args!("{signal} could not be sent to pid {}: {error}", process.pid));
-                }
-                Err(_) => {}
-            }
-        }
-        if count > 0 {
-            self.log.info(format_args!("{signal} to {count} other processes of the app"));
-        }
-    }
-
-    fn kill_all(&mut self) {
-        let helpers = self.helpers();
-        let left = processes::descendants(self.own_pid, &helpers).unwrap_or_default();
-        let alive: Vec<_> = left.into_iter().filter(Process::alive).collect();
-        if alive.is_empty() {
-            // Nothing seen: /proc may be missing, so the main process is killed by number, which only we may reap.
-            if self.own_pid == 1 {
-                sys::kill_everyone(Signal::KILL);
-            } else if self.machine.main().is_none() {
-                let _ = sys::kill(self.main, false, Signal::KILL);
-            }
-            return;
-        }
-        let killed = alive.iter().filter(|process| processes::signal(process, Signal::KILL).is_ok()).count() as u32;
-        if self.book.killed == 0 {
-            self.log.warn(format_args!("the deadline is here: KILL to {killed} processes of the app"));
-        }
-        self.book.killed = self.book.killed.max(killed);
-    }
-
     fn look_if_due(&mut self) {
         if !self.machine.watches() || self.observer.is_none() || self.now() < self.next_look {
             return;
@@ -462,111 +361,11 @@ impl Init {
         self.apply(Event::Traffic(seen));
     }
 
-    fn say_what_is_seen(&mut self, seen: Seen) {
-        let Some(observer) = &self.observer else { return };
-        let ports = observer.app_ports();
-        match (observer.source(), seen.listeners) {
-            (TrafficSource::None, _) => self.log.warn(format_args!(
-                "traffic can not be measured: neither sock_diag(7) nor /proc/net/tcp can be read; waiting for --min {}",
-                show(self.policy.budget.min)
-            )),
-            (_, None) => self.log.warn(format_args!(
-                "whose the listening ports are can not be told (its processes can not be looked into: another \
-                 user's without CAP_SYS_PTRACE, or no /proc); waiting for --min {}: name them with --port",
-                show(self.policy.budget.min)
-            )),
-            (_, Some(0)) => self.log.info(format_args!("the app listens on no port: no traffic to wait for")),
-            (TrafficSource::ProcNetTcp, Some(_)) => self.log.warn(format_args!(
-                "sock_diag(7) can not be used: on ports {ports:?} new connections are seen, data on open ones is not"
-            )),
-            (TrafficSource::SockDiag, Some(_)) => {
-                self.log.info(format_args!("watching the traffic on ports {ports:?}"));
-            }
-        }
-    }
-
     fn tick(&mut self) {
         let now = self.now();
         self.tasks.kill_overdue(now, &mut self.log);
         if self.machine.deadline().is_some_and(|deadline| now >= deadline) {
             self.apply(Event::Tick);
-        }
-    }
-
-    fn serve_control(&mut self) {
-        let Some(mut control) = self.control.take() else { return };
-        let now = self.now();
-        control.serve(now, |request| match request {
-            Request::Status => Some(self.status()),
-            Request::Drain => {
-                self.apply(Event::DrainRequested);
-                Some(self.status())
-            }
-            Request::DrainAndWait => {
-                self.apply(Event::DrainRequested);
-                let over = self.machine.drain().is_none_or(|drain| drain.waits_for_signal);
-                let further = !matches!(self.machine.state(), State::LameDuck);
-                (over || further).then(|| self.status())
-            }
-        });
-        self.control = Some(control);
-    }
-
-    /// Where things stand, as one line of JSON: schema `lameduck.status/1`.
-    fn status(&mut self) -> String {
-        let serving = matches!(self.machine.state(), State::Serving);
-        if serving {
-            // Nothing is watched while the app serves; whoever asks makes us look.
-            let (ports, app) = (self.options.ports.clone(), self.app());
-            let now = self.now();
-            self.seen = Observer::new(ports, Vec::new()).look(now, app.as_deref());
-        }
-        let name = match self.machine.state() {
-            State::Starting => "starting",
-            State::Serving => "serving",
-            State::LameDuck => "lame-duck",
-            State::Draining => "draining",
-            State::Stopping => "stopping",
-            State::Killing => "killing",
-            State::Exited { .. } => "exited",
-        };
-        let figures = self.observer.as_ref().map(|observer| observer.tracker().figures()).unwrap_or_default();
-        let drain = self.machine.drain().map(|drain| {
-            json!({
-                "origin": drain.origin,
-                "elapsed_s": self.now().saturating_sub(drain.began).as_secs_f64(),
-                "quiet": drain.waits_for_signal,
-                "open": figures.open,
-                "in_flight": figures.in_flight,
-                "new": figures.new,
-                "arrivals": figures.arrivals,
-            })
-        });
-        let status = json!({
-            "schema": "lameduck.status/1",
-            "state": name,
-            "ready": self.ready(),
-            "listeners": self.seen.listeners,
-            "reaped": self.book.reaped,
-            "drain": drain,
-        });
-        format!("{status}\n")
-    }
-
-    fn ready(&self) -> bool {
-        let listens = self.seen.listeners != Some(0);
-        let by_request = self.machine.drain().is_some_and(|drain| drain.origin == Origin::Request);
-        match self.machine.state() {
-            State::Serving => listens,
-            State::LameDuck | State::Draining => {
-                listens
-                    && match self.options.readiness {
-                        Readiness::Fail => false,
-                        Readiness::Keep => true,
-                        Readiness::Auto => self.options.in_kubernetes && !by_request,
-                    }
-            }
-            State::Starting | State::Stopping | State::Killing | State::Exited { .. } => false,
         }
     }
 
