@@ -48,9 +48,13 @@ pub fn test() -> anyhow::Result<ExitCode> {
     Ok(if status.success() && counts.failed == 0 && counts.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The output of tests that passed is left out, but for what they skipped.
+/// The lists of what passed, which follow the results, are left out.
 fn worth_showing(line: &str) -> bool {
-    !(line.is_empty() || line == "successes:" || line.starts_with("---- ") && line.ends_with(" stdout ----"))
+    let in_a_list = line.starts_with("    ") && !line.trim().contains(' ') && line.contains("::");
+    !(line.is_empty()
+        || in_a_list
+        || line == "successes:"
+        || line.starts_with("---- ") && line.ends_with(" stdout ----"))
 }
 
 impl Counts {
