@@ -5,9 +5,7 @@
 use std::time::Duration;
 
 use lameduck_core::budget::{Budget, Shares};
-use lameduck_run::machine::{
-    Action, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Seen, State, Time, step,
-};
+use lameduck_run::machine::{Action, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Seen, State, Time, step};
 use lameduck_run::signal::{Rewrites, Signal};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -37,7 +35,12 @@ enum Happening {
     StartFailed(u8),
     Signal(u8),
     DrainRequested,
-    Traffic { listeners: Option<u8>, ago_ms: Option<u16>, in_flight: u8 },
+    Traffic {
+        listeners: Option<u8>,
+        ago_ms: Option<u16>,
+        sent_ago_ms: Option<u16>,
+        in_flight: u8,
+    },
     PreStopEnded,
     StopCommandEnded(bool),
     MainExited(u8),
@@ -79,6 +82,7 @@ fn policy(input: &Input) -> Option<Policy> {
         ][usize::from(input.on_main_end % 4)],
         descendants: input.descendants,
         force_on_repeat: input.force_on_repeat,
+        min_is_asked: input.min_ms.is_some(),
         pre_stop: input.pre_stop,
         stop_command: input.stop_command,
         suspend_self: input.suspend_self,
@@ -130,9 +134,10 @@ fuzz_target!(|input: Input| {
             Happening::StartFailed(status) => Event::StartFailed { status },
             Happening::Signal(number) => Event::Signal(signal(number)),
             Happening::DrainRequested => Event::DrainRequested,
-            Happening::Traffic { listeners, ago_ms, in_flight } => Event::Traffic(Seen {
+            Happening::Traffic { listeners, ago_ms, sent_ago_ms, in_flight } => Event::Traffic(Seen {
                 listeners: listeners.map(u32::from),
                 last_arrival: ago_ms.map(|ago| now.saturating_sub(Duration::from_millis(u64::from(ago)))),
+                last_sent: sent_ago_ms.map(|ago| now.saturating_sub(Duration::from_millis(u64::from(ago)))),
                 in_flight: u32::from(in_flight),
             }),
             Happening::PreStopEnded => Event::PreStopEnded,

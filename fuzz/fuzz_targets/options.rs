@@ -10,7 +10,8 @@ use libfuzzer_sys::fuzz_target;
 
 // Arguments end with a newline; the variable `NAME` is the argument that begins with `NAME=`.
 fuzz_target!(|input: &[u8]| {
-    let words: Vec<OsString> = input.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
+    let words: Vec<OsString> =
+        input.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
     let env = |name: &str| {
         words.iter().find_map(|word| {
             let value = word.as_encoded_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
