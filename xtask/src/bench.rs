@@ -198,11 +198,11 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// TERM 0 to 4 ms after the start, lost, as PID 1 of a new namespace and not; interleaved.
+/// TERM 0 to 4 ms after exec, lost, as PID 1 of a new namespace and not; interleaved.
 fn early_term(lameduck: &Path) -> anyhow::Result<Vec<Row>> {
     const ROUNDS: u32 = 10_000;
     /// What loses many is measured on fewer: each loss costs its waiting.
-    const PEER_ROUNDS: u32 = 1_000;
+    const PEER_ROUNDS: u32 = 500;
     ensure!(rustix::process::geteuid().is_root(), "early-term makes pid namespaces: it needs root");
     let folder = std::env::temp_dir().join(format!("lameduck-early-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
@@ -254,6 +254,7 @@ fn takes_term(words: &[String], delay: Duration, as_pid_1: bool) -> bool {
             unshare_pids()?;
         }
         let mut child = quiet(Command::new(&words[0]).args(&words[1..])).spawn()?;
+        wait_for_exec(&child)?;
         std::thread::sleep(delay);
         kill_process(Pid::from_child(&child), Signal::TERM)?;
         let until = Instant::now() + Duration::from_millis(600);
@@ -268,6 +269,14 @@ fn takes_term(words: &[String], delay: Duration, as_pid_1: bool) -> bool {
         Ok::<bool, anyhow::Error>(false)
     });
     matches!(thread.join(), Ok(Ok(true)))
+}
+
+/// Waits until execve is over in the child. The spawning call returns in the middle of it, when the old memory is given up;
+/// the last thing before the new program's first instruction is to set what `/proc/PID/cmdline` shows.
+fn wait_for_exec(child: &Child) -> anyhow::Result<()> {
+    let path = format!("/proc/{}/cmdline", child.id());
+    while fs::read(&path).with_context(|| path.clone())?.is_empty() {}
+    Ok(())
 }
 
 /// unshare(2) with `CLONE_NEWPID`: of the calling thread's children only.

@@ -50,13 +50,6 @@ mod entry {
         ".balign 8",
         "lameduck_all_signals: .quad -1",
         ".popsection",
-        ".pushsection .data.lameduck_inherited_mask, \"aw\", @progbits",
-        ".globl lameduck_inherited_mask",
-        ".balign 8",
-        "lameduck_inherited_mask: .quad 0",
-        ".globl lameduck_mask_taken",
-        "lameduck_mask_taken: .byte 0",
-        ".popsection",
     );
 
     #[cfg(target_arch = "aarch64")]
@@ -86,6 +79,9 @@ mod entry {
         ".balign 8",
         "lameduck_all_signals: .quad -1",
         ".popsection",
+    );
+
+    std::arch::global_asm!(
         ".pushsection .data.lameduck_inherited_mask, \"aw\", @progbits",
         ".globl lameduck_inherited_mask",
         ".balign 8",
