@@ -178,9 +178,10 @@ fn scaling_down_ends_several_at_once() {
 
 #[test]
 fn the_profile_decides_what_is_sent_again_and_to_whom() {
-    let with = |profile: &str, kind: &str| {
-        drill(&Plan { profile: Profile::from_id(profile).unwrap(), grace: ms(1200), ..plan(kind, "term") })
+    let seeded = |profile: &str, kind: &str, seed: u64| {
+        drill(&Plan { profile: Profile::from_id(profile).unwrap(), grace: ms(1200), seed, ..plan(kind, "term") })
     };
+    let with = |profile: &str, kind: &str| seeded(profile, kind, 1);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let nginx = with("nginx", "naive");
@@ -195,7 +196,8 @@ fn the_profile_decides_what_is_sent_again_and_to_whom() {
                 let ended = &result.replicas[1];
                 at(ended, Moment::LastRequest) > at(ended, Moment::EndpointRemoved)
             };
-            assert!(removed_but_used(&with("go-client", "deaf")));
+            // It takes the connection used last, so whether an old one is used again is chance; over some runs it is.
+            assert!((1..=5).any(|seed| removed_but_used(&seeded("go-client", "deaf", seed))));
             assert!(!removed_but_used(&with("envoy", "deaf")));
         });
     });

@@ -92,7 +92,9 @@ fn a_keep_alive_client_that_goes_on_holds_it_to_the_budget_and_no_longer() {
     duck.signal(Signal::TERM);
     duck.code();
     let took = began.elapsed();
-    assert!((Duration::from_millis(1990)..Duration::from_millis(3500)).contains(&took), "{took:?}");
+    // The lame duck's 2 s, and where the end of them met a request, the 2.3 s for what is in flight: 6 s less the margin of
+    // 0.6 s and the 1.1 s of the app's own stop.
+    assert!((Duration::from_millis(1990)..Duration::from_millis(4700)).contains(&took), "{took:?}");
     let report = duck.report();
     assert_eq!(report.phases[0].ended_by, EndedBy::BudgetSpent);
     assert_eq!(report.traffic.open_at_stop, Some(1), "what could not be prevented is reported");
