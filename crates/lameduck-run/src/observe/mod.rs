@@ -139,7 +139,6 @@ pub struct Observer {
     own_cgroup: Option<u64>,
     tracker: Tracker,
     app_ports: Vec<u16>,
-    undecided: bool,
     /// How many ports the filter on `destroyed` names.
     filtered: usize,
     cost: Duration,
@@ -165,7 +164,6 @@ impl Observer {
             settled: 0,
             own_cgroup: own_cgroup(),
             tracker: Tracker::new(ignore),
-            undecided: false,
             filtered: 0,
             cost: Duration::ZERO,
         }
@@ -179,11 +177,6 @@ impl Observer {
     /// The app's ports.
     pub fn app_ports(&self) -> &[u16] {
         &self.app_ports
-    }
-
-    /// Whether there are listeners that may or may not be the app's.
-    pub const fn undecided(&self) -> bool {
-        self.undecided
     }
 
     /// What was found so far.
@@ -323,7 +316,7 @@ impl Observer {
         let of = |owners: &[(u32, Owner)], socket: &Socket| {
             owners.iter().find(|(inode, _)| *inode == socket.inode).map_or(Owner::Undecided, |(_, owner)| *owner)
         };
-        self.undecided = listening.iter().any(|socket| of(&self.owners, socket) == Owner::Undecided);
+        let undecided = listening.iter().any(|socket| of(&self.owners, socket) == Owner::Undecided);
         let mut count = 0;
         for socket in listening.iter().filter(|socket| of(&self.owners, socket) == Owner::App) {
             count += 1;
@@ -332,7 +325,7 @@ impl Observer {
                 self.app_ports.push(socket.local_port);
             }
         }
-        if count == 0 && self.undecided { None } else { Some(count) }
+        if count == 0 && undecided { None } else { Some(count) }
     }
 
     /// Finds out whose the listeners are: by inode through `/proc/PID/fd`, else by cgroup.

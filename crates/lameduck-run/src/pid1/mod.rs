@@ -61,6 +61,8 @@ struct Init {
     own_pid: i32,
     /// No child is left: wait(2) said so.
     childless: bool,
+    /// The process group was told to stop; an app that ended by itself leaves it untold.
+    group_told: bool,
     /// It was said that `/proc` can not be used.
     said_proc: bool,
 }
@@ -154,6 +156,7 @@ impl Init {
             Action::SignalMain(signal) => {
                 self.log.info(format_args!("telling the app to stop: {signal} to {}", self.target()));
                 self.signal_main(signal, true);
+                self.group_told = self.in_group();
             }
             Action::SignalOthers(signal) => self.signal_others(signal),
             Action::KillAll => self.kill_all(),

@@ -51,7 +51,7 @@ impl Init {
             }
             return;
         };
-        let in_group = self.in_group();
+        let in_group = self.in_group() && self.group_told;
         let told = |process: &Process| (main_lives && process.pid == main) || (in_group && process.group == main);
         let others = app.into_iter().filter(|process| process.alive() && !told(process));
         let mut count = 0;

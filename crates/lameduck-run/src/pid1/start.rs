@@ -207,6 +207,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         self_exe: begin.self_exe.clone(),
         own_pid,
         childless: false,
+        group_told: false,
         said_proc: false,
         policy,
         options,

@@ -314,6 +314,16 @@ fn a_group_is_told_once() {
 }
 
 #[test]
+fn a_group_whose_main_process_ended_by_itself_is_told_too() {
+    let script = "(trap 'echo told; exit 0' TERM; echo up; while :; do sleep 0.02; done) & sleep 0.3; exit 9";
+    let mut duck = Duck::start(run(&["--group", "--grace", "5s", "--", "bash", "-c", script]));
+    assert_eq!(duck.line(), "up");
+    assert_eq!(duck.line(), "told");
+    assert_eq!(duck.code(), 9);
+    assert_eq!(duck.report().processes.killed, 0);
+}
+
+#[test]
 fn the_static_build_runs_in_an_empty_root() {
     let test = "the_static_build_runs_in_an_empty_root";
     let slim = std::env::var_os("LAMEDUCK_SLIM");
