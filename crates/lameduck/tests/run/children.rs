@@ -99,7 +99,10 @@ fn a_stopped_child_is_woken() {
 /// tini and dumb-init leave, and the container's end kills the rest untold.
 #[test]
 fn the_main_process_exits_first_and_the_others_finish() {
-    let script = "(trap 'sleep 0.5; echo worker done; exit 0' TERM; echo up; while :; do sleep 0.05; done) & exit 3";
+    // The worker lets the main process go once it is up: an exit any sooner would meet a worker without its trap.
+    let script = "trap 'exit 3' USR1; \
+        (trap 'sleep 0.5; echo worker done; exit 0' TERM; echo up; kill -USR1 $$; while :; do sleep 0.05; done) & \
+        while :; do sleep 0.05; done";
     let mut duck = Duck::start(run(&["--", "bash", "-c", script]));
     assert_eq!(duck.line(), "up");
     assert_eq!(duck.line(), "worker done");
