@@ -4,7 +4,11 @@
 //! nor a restart of it loses a connection. It tells clients that never leave by themselves to leave, from the first
 //! millisecond of a drain, and loses nothing that they send meanwhile.
 
+pub mod chunked;
 pub mod config;
+pub mod proxy_protocol;
+pub mod sse;
+pub mod websocket;
 
 use std::io;
 use std::os::fd::OwnedFd;
