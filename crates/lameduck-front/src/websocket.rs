@@ -5,8 +5,8 @@
 /// The endpoint is going away, such as a server that goes down (RFC 6455, section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
 
-/// The Close frame's opcode (RFC 6455, section 5.5.1).
-const CLOSE: u8 = 0x8;
+/// The opcode of a Close frame (RFC 6455 section 5.5.1).
+pub const CLOSE: u8 = 0x8;
 
 /// FIN: the last, or only, fragment of its message.
 const FIN: u8 = 0x80;
