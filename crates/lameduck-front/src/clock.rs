@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Now, in ms, with the precision of a jiffy: enough for deadlines, and it costs next to nothing (clock_gettime(2)).
+/// Now, in ms, with the precision of a jiffy: enough for deadlines, and it costs next to nothing (`clock_gettime(2)`).
 pub fn coarse_ms() -> u64 {
     ms(ClockId::MonotonicCoarse)
 }

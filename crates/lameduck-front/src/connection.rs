@@ -29,7 +29,8 @@ pub struct Client {
     pub carry: Vec<u8>,
     /// Its address, or the one that a PROXY protocol header gave.
     pub peer: IpAddr,
-    seat: Seat,
+    /// Its place among all.
+    pub seat: Seat,
 }
 
 impl Client {
@@ -72,12 +73,8 @@ enum Next {
 pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
     // Messages are written whole; waiting for more of them would only delay (tcp(7), TCP_NODELAY).
     let _ = stream.set_nodelay(true);
-    let mut client = Client {
-        stream: Stream::Tcp(stream),
-        carry: Vec::new(),
-        peer: peer.ip().to_canonical(),
-        seat: front.open(),
-    };
+    let mut client =
+        Client { stream: Stream::Tcp(stream), carry: Vec::new(), peer: peer.ip().to_canonical(), seat: front.open() };
     if front.config.proxy_protocol && !Box::pin(read_proxy_header(&mut client)).await {
         front.page.add(Slot::Refused, 1);
         return;
@@ -195,17 +192,17 @@ fn parse(front: &Rc<Front>, client: &Client, bytes: &[u8]) -> (Option<Next>, usi
 
 /// Reads a request from the beginning of `bytes`; returns it and how much of them it used.
 fn parse_at(front: &Rc<Front>, conn: &Conn, peer: IpAddr, bytes: &[u8]) -> (Option<Next>, usize) {
-    if bytes[0] == b'P' && conn.doing.get() != Doing::Idle && PREFACE.starts_with(&bytes[..bytes.len().min(PREFACE.len())]) {
+    if bytes[0] == b'P'
+        && conn.doing.get() != Doing::Idle
+        && PREFACE.starts_with(&bytes[..bytes.len().min(PREFACE.len())])
+    {
         // The preface is left where it is: it is part of what HTTP/2 reads.
         return (if bytes.len() >= PREFACE.len() { Some(Next::Http2) } else { None }, 0);
     }
     let mut out = front.buffer();
     let mut told = front.log.is_some().then(Told::default);
-    let new_id = if front.config.request_id {
-        u128::from(front.random()) << 64 | u128::from(front.random())
-    } else {
-        0
-    };
+    let new_id =
+        if front.config.request_id { u128::from(front.random()) << 64 | u128::from(front.random()) } else { 0 };
     let context = request::Context { config: &front.config, client: peer, new_id };
     let request = match request::read(bytes, &context, &mut out, told.as_mut()) {
         Ok(Some(request)) => request,

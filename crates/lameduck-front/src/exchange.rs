@@ -4,16 +4,16 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use lameduck_core::front::{FrontPhase, Slot};
+use lameduck_core::front::Slot;
 
-use crate::access::{self, Ended};
+use crate::access::Ended;
+use crate::account::Account;
+use crate::answer::Answer;
 use crate::chunked::{self, Decoder};
 use crate::clock;
 use crate::connection::{Client, leaving};
-use crate::message::request::{self, Request, Told};
-use crate::message::response::{self, Asked, Response};
 use crate::message::reply;
-use crate::sse::Events;
+use crate::message::request::{self, Request, Told};
 use crate::state::{Conn, Doing, Front, Order};
 use crate::upstream::{self, NoApp, Taken};
 use crate::wire::{Outgoing, Stream};
@@ -117,7 +117,7 @@ pub struct Switched {
 
 /// How an attempt at an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fin {
+pub enum Fin {
     /// The answer is with the client.
     Done,
     /// The protocol was switched.
@@ -140,117 +140,6 @@ enum Fin {
     TimeOver,
     /// A long poll is answered by us.
     LongPoll(u16),
-}
-
-/// The request's entry in the books: it is in flight as long as this lives.
-#[derive(Debug)]
-pub struct Account {
-    front: std::rc::Rc<Front>,
-    request: Request,
-    told: Option<Told>,
-    client: std::net::IpAddr,
-    phase: FrontPhase,
-    at_us: u64,
-    app_us: u64,
-    held_us: u64,
-    retries: u32,
-    protocol: &'static str,
-}
-
-impl Account {
-    /// Enters a request.
-    pub fn open(
-        front: &std::rc::Rc<Front>,
-        client: std::net::IpAddr,
-        request: Request,
-        told: Option<Told>,
-        at_us: u64,
-        protocol: &'static str,
-    ) -> Account {
-        let phase = front.phase();
-        if request.probe {
-            front.page.add(Slot::Probes, 1);
-        } else {
-            front.page.add(Slot::InFlight, 1);
-            front.arrived(clock::coarse_ms(), client);
-            front.page.add(
-                match phase {
-                    FrontPhase::Serving => Slot::RequestsServing,
-                    FrontPhase::LameDuck => Slot::RequestsLameDuck,
-                    FrontPhase::Closing | FrontPhase::Closed => Slot::RequestsClosing,
-                },
-                1,
-            );
-        }
-        let front = std::rc::Rc::clone(front);
-        Account { front, request, told, client, phase, at_us, app_us: 0, held_us: 0, retries: 0, protocol }
-    }
-
-    /// The app's answer has begun.
-    pub fn answer_began(&mut self) {
-        if self.told.is_some() && self.app_us == 0 {
-            self.app_us = clock::precise_us();
-        }
-    }
-
-    /// The request was held since then.
-    pub fn held_since(&mut self, us: u64) {
-        self.held_us = clock::precise_us().saturating_sub(us);
-    }
-
-    /// A part of the answer was sent.
-    pub fn sent(&self, now_ms: u64) {
-        if !self.request.probe {
-            self.front.page.set(Slot::LastSent, now_ms);
-        }
-    }
-
-    /// It is sent again.
-    pub fn retried(&mut self) {
-        self.retries += 1;
-        self.front.page.add(Slot::RetriedReused, 1);
-    }
-
-    /// Settles it.
-    pub fn close(self, ended: Ended, status: u16) {
-        if !self.request.probe {
-            self.front.page.add(ended.slot(), 1);
-            if ended == Ended::Answered && status >= 500 {
-                self.front.page.add(Slot::AppErrors, 1);
-            }
-        }
-        let (Some(log), Some(told)) = (&self.front.log, &self.told) else { return };
-        let now = clock::precise_us();
-        let seconds = |us: u64| us as f64 / 1e6;
-        log.add(
-            &access::Line {
-                schema: access::SCHEMA,
-                time: seconds(clock::wall_us().saturating_sub(now.saturating_sub(self.at_us))),
-                id: &told.id,
-                client: self.client,
-                protocol: self.protocol,
-                method: &told.method,
-                target: &told.target,
-                status,
-                phase: self.phase.name(),
-                probe: self.request.probe,
-                ended,
-                took_s: seconds(now.saturating_sub(self.at_us)),
-                app_s: (self.app_us > 0).then(|| seconds(self.app_us.saturating_sub(self.at_us))),
-                held_s: seconds(self.held_us),
-                retries: self.retries,
-            },
-            self.front.page,
-        );
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        if !self.request.probe {
-            self.front.page.sub(Slot::InFlight, 1);
-        }
-    }
 }
 
 /// Serves one request.
@@ -276,17 +165,15 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
     let may_repeat = request.idempotent && body.is_done() && request.upgrade.is_none();
     let mut upload = Upload { out: Outgoing::new(bytes), body, broken: false };
     loop {
-        let asked_us = if account.told.is_some() { clock::precise_us() } else { 0 };
+        let asked_us = account.clock_us();
         let held = upload.out.bytes().len();
         let taken = if account.retries == 0 {
-            upstream::take(front, &conn, held, may_repeat, || client.stream.is_broken()).await
+            upstream::take(front, held, may_repeat, || client.stream.is_broken()).await
         } else {
             let left = || client.stream.is_broken();
-            upstream::open(front, &conn, held, left).await.map(|stream| Taken { stream, reused: false })
+            upstream::open(front, held, left).await.map(|stream| Taken { stream, reused: false })
         };
-        if account.told.is_some() {
-            account.held_since(asked_us);
-        }
+        account.held_since(asked_us);
         let Taken { stream: app, reused } = match taken {
             Ok(taken) => taken,
             Err(no_app) => return without_app(front, client, &request, account, &upload, no_app).await,
@@ -396,15 +283,7 @@ async fn settle(
             account.close(Ended::CutByApp, status);
             After::Close
         }
-        (
-            Fin::Done
-            | Fin::Switched
-            | Fin::ClientGone
-            | Fin::BadBody
-            | Fin::ClientStalled
-            | Fin::LongPoll(_),
-            _,
-        ) => {
+        (Fin::Done | Fin::Switched | Fin::ClientGone | Fin::BadBody | Fin::ClientStalled | Fin::LongPoll(_), _) => {
             account.close(Ended::ClientGone, status);
             After::Close
         }
@@ -435,15 +314,9 @@ async fn without_app(
 }
 
 /// Answers in the front's own name. `all_read`: the request was read to its end, so that another one may follow.
-async fn say(
-    front: &Front,
-    client: &mut Client,
-    request: &Request,
-    all_read: bool,
-    status: u16,
-    text: &str,
-) -> After {
-    let keep = all_read && request.keep_alive && status != 400 && !leaving(front, client.conn(), client.carry.is_empty());
+async fn say(front: &Front, client: &mut Client, request: &Request, all_read: bool, status: u16, text: &str) -> After {
+    let keep =
+        all_read && request.keep_alive && status != 400 && !leaving(front, client.conn(), client.carry.is_empty());
     let mut out = Outgoing::default();
     reply::write(out.end(), status, text, keep, request.head);
     client.conn().expire_after(clock::coarse_ms(), front.config.linger);
@@ -475,210 +348,6 @@ impl Upload {
     const fn is_done(&self) -> bool {
         self.body.is_done() && self.out.is_empty()
     }
-}
-
-/// The answer on its way to the client.
-#[derive(Debug)]
-struct Answer {
-    asked: Asked,
-    /// A part of a head; after a switch of protocols, what followed it.
-    partial: Vec<u8>,
-    out: Outgoing,
-    response: Option<Response>,
-    rest: Rest,
-    events: Events,
-    /// An event stream ends with its next event.
-    ends_with_event: bool,
-    /// It did.
-    cut_short: bool,
-    /// Whether a byte of an answer has come, be it an interim one.
-    began: bool,
-    /// More came than the answer has.
-    excess: bool,
-    complete: bool,
-}
-
-/// What is still to come of the answer's body.
-#[derive(Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Box<Decoder>),
-    UntilClose,
-}
-
-impl Answer {
-    fn new(front: &Front, request: &Request) -> Answer {
-        Answer {
-            asked: Asked {
-                head: request.head,
-                http10: request.http10,
-                keep_alive: request.keep_alive,
-                upgrade: request.upgrade.is_some(),
-            },
-            partial: Vec::new(),
-            out: Outgoing::new(front.buffer()),
-            response: None,
-            rest: Rest::Nothing,
-            events: Events::new(),
-            ends_with_event: false,
-            cut_short: false,
-            began: false,
-            excess: false,
-            complete: false,
-        }
-    }
-
-    /// Takes in what the app sent (nothing: it closed) and passes on what the client is to see.
-    fn take(&mut self, bytes: &[u8], client: &mut Stream, cx: &mut Context<'_>) -> Result<(), Fin> {
-        if bytes.is_empty() {
-            return self.app_closed();
-        }
-        self.began = true;
-        if self.response.is_some() {
-            let direct = self.body(bytes)?;
-            return self.out.send(client, cx, direct).map_err(|_| Fin::ClientGone);
-        }
-        if self.partial.is_empty() {
-            let direct = self.heads(bytes)?;
-            return self.out.send(client, cx, direct).map_err(|_| Fin::ClientGone);
-        }
-        let mut all = std::mem::take(&mut self.partial);
-        all.extend_from_slice(bytes);
-        let direct = self.heads(&all)?;
-        self.out.send(client, cx, direct).map_err(|_| Fin::ClientGone)
-    }
-
-    /// Reads interim heads and the head of the answer; returns what of the body can be written from where it is.
-    fn heads<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], Fin> {
-        loop {
-            let Some(head) = response::read(bytes, &self.asked, self.out.end()).map_err(|_| Fin::BadAnswer)? else {
-                self.partial.extend_from_slice(bytes);
-                return Ok(&[]);
-            };
-            bytes = &bytes[head.length..];
-            if head.is_interim() {
-                // HTTP/1.0 knows none (RFC 9110 section 15.2).
-                if self.asked.http10 {
-                    self.out.clear();
-                }
-                if bytes.is_empty() {
-                    return Ok(&[]);
-                }
-                continue;
-            }
-            self.response = Some(head);
-            if head.status == 101 {
-                self.partial.extend_from_slice(bytes);
-                self.complete = true;
-                return Ok(&[]);
-            }
-            self.rest = match head.framing {
-                response::Framing::None | response::Framing::Length(0) => Rest::Nothing,
-                response::Framing::Length(length) => Rest::Length(length),
-                response::Framing::Chunked => Rest::Chunked(Box::default()),
-                response::Framing::UntilClose => Rest::UntilClose,
-            };
-            if matches!(self.rest, Rest::Nothing) {
-                self.complete = true;
-            }
-            return self.body(bytes);
-        }
-    }
-
-    /// Takes in a part of the body; returns what of it can be written from where it is.
-    fn body<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Fin> {
-        if self.complete {
-            self.excess |= !bytes.is_empty();
-            return Ok(&[]);
-        }
-        let chunked = self.response.is_some_and(|response| response.chunked_to(&self.asked));
-        let events = self.response.is_some_and(|response| response.events);
-        match &mut self.rest {
-            Rest::Nothing => Ok(&[]),
-            Rest::Length(left) => {
-                let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= n as u64;
-                self.complete = *left == 0;
-                self.excess |= n < bytes.len();
-                Ok(&bytes[..n])
-            }
-            Rest::UntilClose if !chunked => Ok(bytes),
-            Rest::UntilClose => {
-                let ended = pass(bytes, events, self.ends_with_event, &mut self.events, self.out.end());
-                self.end_with_event(ended);
-                Ok(&[])
-            }
-            Rest::Chunked(decoder) => {
-                let mut ended = false;
-                let out = self.out.end();
-                let (tracker, ends) = (&mut self.events, self.ends_with_event);
-                let decoded = decoder.decode(bytes, &mut |piece| {
-                    if ended {
-                    } else if chunked {
-                        ended = pass(piece, events, ends, tracker, out);
-                    } else {
-                        out.extend_from_slice(piece);
-                    }
-                });
-                let n = decoded.map_err(|_| Fin::CutByApp)?;
-                if ended {
-                    self.end_with_event(true);
-                } else if decoder.is_done() {
-                    if chunked {
-                        chunked::encode_end(self.out.end(), decoder.trailers());
-                    }
-                    self.excess |= n < bytes.len();
-                    self.complete = true;
-                }
-                Ok(&[])
-            }
-        }
-    }
-
-    /// An event stream is to end: now, if it is between two events, or else with the next one.
-    fn end_events(&mut self) {
-        self.ends_with_event = true;
-        let events = self.response.is_some_and(|response| response.events && response.chunked_to(&self.asked));
-        if events && !self.complete && self.events.at_boundary() {
-            self.end_with_event(true);
-        }
-    }
-
-    fn end_with_event(&mut self, ended: bool) {
-        if ended {
-            chunked::encode_end(self.out.end(), b"");
-            (self.complete, self.cut_short) = (true, true);
-        }
-    }
-
-    fn app_closed(&mut self) -> Result<(), Fin> {
-        match (&self.rest, self.response) {
-            (_, None) => Err(if self.began { Fin::BadAnswer } else { Fin::AppDied }),
-            (Rest::UntilClose, Some(response)) => {
-                if response.chunked_to(&self.asked) {
-                    chunked::encode_end(self.out.end(), b"");
-                }
-                self.complete = true;
-                Ok(())
-            }
-            (Rest::Nothing | Rest::Length(_) | Rest::Chunked(_), Some(_)) => Err(Fin::CutByApp),
-        }
-    }
-}
-
-/// Passes payload on as a chunk; where it is a stream of events that is to end, only up to the end of an event: then `true`.
-fn pass(payload: &[u8], events: bool, ends: bool, tracker: &mut Events, out: &mut Vec<u8>) -> bool {
-    if events && ends {
-        let end = tracker.next_boundary(payload);
-        chunked::encode_chunk(out, &payload[..end.unwrap_or(payload.len())]);
-        return end.is_some();
-    }
-    if events {
-        tracker.advance(payload);
-    }
-    chunked::encode_chunk(out, payload);
-    false
 }
 
 /// A request and its answer, on their ways.
@@ -781,7 +450,8 @@ impl Exchange<'_> {
                 Err(_) => return Poll::Ready(Fin::AppDied),
             }
             self.moved(account);
-            if self.answer.response.is_some_and(|response| response.events) && self.conn.doing.get() == Doing::Exchange {
+            if self.answer.response.is_some_and(|response| response.events) && self.conn.doing.get() == Doing::Exchange
+            {
                 self.conn.now_doing(Doing::Events, clock::coarse_ms());
             }
         }
@@ -822,8 +492,7 @@ impl Exchange<'_> {
         let waits_for_reader = !self.answer.out.is_empty();
         let waits_for_body = !self.upload.body.is_done() && self.upload.out.is_empty() && !self.upload.broken;
         if waits_for_reader || (waits_for_body && !self.answer.began) {
-            let stalls = over(front.config.body_timeout)
-                || (front.draining() && over(front.config.first_byte_grace));
+            let stalls = over(front.config.body_timeout) || (front.draining() && over(front.config.first_byte_grace));
             return stalls.then_some(Fin::ClientStalled);
         }
         let waits_for_app = self.answer.response.is_none() && self.upload.is_done();

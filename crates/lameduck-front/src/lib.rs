@@ -5,6 +5,8 @@
 //! millisecond of a drain, and loses nothing that they send meanwhile.
 
 mod access;
+mod account;
+mod answer;
 pub mod chunked;
 mod clock;
 pub mod config;
@@ -37,8 +39,8 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, Sleep};
 
-pub use access::SCHEMA as ACCESS_SCHEMA;
 use access::AccessLog;
+pub use access::SCHEMA as ACCESS_SCHEMA;
 pub use config::Config;
 use state::Front;
 
@@ -189,14 +191,15 @@ impl Master {
                             spawn_local(connection::turn_away(Rc::clone(front), stream, peer));
                         }
                     }
-                    Poll::Ready(Err(error)) => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-                        // accept(2): what belongs to a connection that is gone already.
-                        Some(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
-                        Some(_) | None => {
+                    Poll::Ready(Err(error)) => {
+                        // accept(2): a connection that is gone already is no matter. No descriptor, no memory: those who
+                        // wait in the backlog go on waiting.
+                        let errno = rustix::io::Errno::from_io_error(&error);
+                        if !matches!(errno, Some(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR)) {
                             self.front.page.add(Slot::AcceptPaused, 1);
                             self.paused = true;
                         }
-                    },
+                    }
                 }
             }
         }

@@ -19,6 +19,8 @@ pub const SERVING_TICK: Duration = Duration::from_secs(1);
 pub const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// An idle connection is not shed before it was idle for this long: its client may be about to use it.
 const LEAST_IDLE_MS: u64 = 250;
+/// A probe that only connects is gone again within this.
+const PROBE_MS: u64 = 100;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct Conn {
     pub opened_ms: u64,
     /// Spreads what is done to many.
     pub jitter: u16,
+    /// Whether its coming was counted as an arrival.
+    counted: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -132,8 +136,10 @@ pub struct Front {
     buffers: RefCell<Vec<Vec<u8>>>,
     held_bytes: Cell<usize>,
     seed: Cell<u64>,
-    /// Wakes the clock work when the phase changes.
-    pub changed: tokio::sync::Notify,
+    /// Tells streams of HTTP/2, which are connections to nobody else, that the time is over.
+    pub over: tokio::sync::Notify,
+    /// The connection to an app that speaks HTTP/2.
+    pub http2: RefCell<Option<h2::client::SendRequest<bytes::Bytes>>>,
 }
 
 /// Buffers kept for the next request.
@@ -160,7 +166,8 @@ impl Front {
             buffers: RefCell::default(),
             held_bytes: Cell::new(0),
             seed: Cell::new(seed | 1),
-            changed: tokio::sync::Notify::new(),
+            over: tokio::sync::Notify::new(),
+            http2: RefCell::new(None),
         })
     }
 
@@ -242,6 +249,7 @@ impl Front {
             deadline_ms: Cell::new(0),
             opened_ms: now,
             jitter: self.random() as u16,
+            counted: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -274,6 +282,7 @@ impl Front {
                 self.ended.set(true);
                 self.enter(FrontPhase::Closing);
                 self.each(|conn| conn.tell(Order::End));
+                self.over.notify_waiters();
             }
             Command::AppGone => {
                 self.app_gone.set(true);
@@ -292,7 +301,6 @@ impl Front {
                     conn.tell(Order::Look);
                 }
             });
-            self.changed.notify_waiters();
         }
     }
 
@@ -309,10 +317,20 @@ impl Front {
             if let Some(order) = self.due(conn, now) {
                 conn.tell(order);
             }
+            self.count_if_silent(conn, now);
         });
         self.pool.tick(now);
         if let Some(log) = &self.log {
             log.flush(self.page);
+        }
+    }
+
+    /// A connection on which nothing comes is an arrival all the same: somebody is still sent here. One that is closed at
+    /// once is a probe's.
+    fn count_if_silent(&self, conn: &Conn, now: u64) {
+        let silent = conn.doing.get() == Doing::New && now.saturating_sub(conn.opened_ms) >= PROBE_MS;
+        if silent && !conn.counted.replace(true) {
+            self.page.set(Slot::LastArrival, self.page.get(Slot::LastArrival).max(conn.opened_ms));
         }
     }
 
@@ -328,7 +346,7 @@ impl Front {
         }
         let drained = now.saturating_sub(self.phase_since_ms.get());
         let closing = self.phase.get() == FrontPhase::Closing;
-        let jitter = |spread: Duration| spread.as_millis() as u64 * u64::from(conn.jitter) >> 16;
+        let jitter = |spread: Duration| (spread.as_millis() as u64 * u64::from(conn.jitter)) >> 16;
         let first_byte = self.config.first_byte_grace.as_millis() as u64;
         let after = |grace: Duration| {
             // From the beginning of the lame duck, or of the stream where that came later.

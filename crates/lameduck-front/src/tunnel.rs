@@ -113,7 +113,6 @@ impl Tunnel<'_> {
 
     fn obey(&mut self, front: &Front, conn: &Conn, order: Order) -> Option<Ended> {
         match (order, self.ending) {
-            (Order::Look, _) => None,
             (Order::Leave, _) if self.is_websocket => {
                 conn.doing.set(Doing::Leaving);
                 conn.expire_after(clock::coarse_ms(), CLOSING);
@@ -123,7 +122,8 @@ impl Tunnel<'_> {
                 }
                 None
             }
-            (Order::Leave, _) => None,
+            // What is tunnelled otherwise can not be ended in its own terms.
+            (Order::Leave | Order::Look, _) | (Order::Expired, Ending::No) => None,
             // The app has not confirmed: the client is told all the same, as soon as a frame ends.
             (Order::Expired, Ending::TellApp | Ending::AppTold) => {
                 conn.expire_after(clock::coarse_ms(), CLOSING);
@@ -132,7 +132,6 @@ impl Tunnel<'_> {
                 None
             }
             (Order::Expired, Ending::ClientTold | Ending::ByItself) => Some(Ended::Answered),
-            (Order::Expired, Ending::No) => None,
             (Order::Expired, Ending::TellClient) | (Order::End, _) => {
                 front.page.add(Slot::Forced, 1);
                 Some(Ended::CutAtDeadline)
@@ -254,8 +253,7 @@ impl Tunnel<'_> {
             if bytes.is_empty() {
                 return;
             }
-            let starts_close =
-                self.from_app.at_boundary() && websocket::peek_opcode(bytes[0]) == websocket::CLOSE;
+            let starts_close = self.from_app.at_boundary() && websocket::peek_opcode(bytes[0]) == websocket::CLOSE;
             let gone = self.from_app.advance(bytes);
             match self.ending {
                 Ending::AppTold | Ending::TellApp if starts_close || self.from_app.is_close() => {

@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::clock;
 use crate::config::Upstream;
-use crate::state::{Conn, Front};
+use crate::state::Front;
 use crate::wire::Stream;
 
 /// The first pause between two attempts to connect.
@@ -44,7 +44,6 @@ pub struct Taken {
 /// turns out to be dead. `client_left` tells whether it is still worth it.
 pub async fn take(
     front: &Front,
-    conn: &Conn,
     bytes: usize,
     may_repeat: bool,
     client_left: impl Fn() -> bool,
@@ -52,21 +51,17 @@ pub async fn take(
     if let Some(stream) = front.pool.take(clock::coarse_ms(), may_repeat) {
         return Ok(Taken { stream, reused: true });
     }
-    open(front, conn, bytes, client_left).await.map(|stream| Taken { stream, reused: false })
+    open(front, bytes, client_left).await.map(|stream| Taken { stream, reused: false })
 }
 
 /// A new connection to the app. A connect that failed has sent nothing, so it is repeated for any request.
-pub async fn open(
-    front: &Front,
-    conn: &Conn,
-    bytes: usize,
-    client_left: impl Fn() -> bool,
-) -> Result<Stream, NoApp> {
+pub async fn open(front: &Front, bytes: usize, client_left: impl Fn() -> bool) -> Result<Stream, NoApp> {
     let mut held: Option<Held<'_>> = None;
     let began = clock::coarse_ms();
     let mut pause = FIRST_PAUSE;
     loop {
-        let tried = tokio::time::timeout(front.config.hold.max(Duration::from_secs(1)), connect(&front.config.upstream));
+        let tried =
+            tokio::time::timeout(front.config.hold.max(Duration::from_secs(1)), connect(&front.config.upstream));
         if let Ok(Ok(stream)) = tried.await {
             front.page.add(Slot::UpstreamConnects, 1);
             return Ok(stream);
@@ -74,7 +69,7 @@ pub async fn open(
         front.page.add(Slot::RetriedConnect, 1);
         front.pool.clear();
         let waited = clock::coarse_ms().saturating_sub(began);
-        if front.ended() || conn.take_order() == Some(crate::state::Order::End) {
+        if front.ended() {
             return Err(NoApp::Ended);
         }
         if front.app_gone() {

@@ -31,7 +31,11 @@ pub enum Stream {
 
 impl Stream {
     /// Reads once and gives `take` what was read, which is empty at the end of the stream.
-    pub fn poll_take<R>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8], &mut Context<'_>) -> R) -> Poll<io::Result<R>> {
+    pub fn poll_take<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8], &mut Context<'_>) -> R,
+    ) -> Poll<io::Result<R>> {
         BUFFER.with_borrow_mut(|buffer| {
             let mut read = ReadBuf::new(buffer);
             let polled = match self {

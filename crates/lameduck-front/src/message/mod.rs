@@ -19,7 +19,7 @@ fn lines_end_with_crlf(head: &[u8]) -> bool {
 }
 
 /// Writes a field line.
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

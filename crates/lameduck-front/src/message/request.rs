@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::fields::{self, Kind, Options};
 use super::{Field, MOST_FIELDS, lines_end_with_crlf, write_field, write_number};
 use crate::config::{Config, Forwarded};
+use crate::state::Front;
 
 /// How long a request's body is (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,8 +174,8 @@ pub fn read(
     let seen = Seen::of(parsed.headers, version == 0)?;
     let (path, authority) = place(method, target)?;
     if let Some(told) = told {
-        told.method = method.to_owned();
-        told.target = target.to_owned();
+        method.clone_into(&mut told.method);
+        target.clone_into(&mut told.target);
     }
     let request = Request {
         length,
@@ -187,12 +188,7 @@ pub fn read(
         upgrade: seen.upgrade.filter(|_| version == 1 && seen.framing == Framing::None).map(|(upgrade, _)| upgrade),
         probe: context.config.probe_agents.iter().any(|agent| seen.agent.starts_with(agent.as_bytes())),
         health: context.config.health_path.as_deref().is_some_and(|health| without_query(path) == health),
-        long_poll: context
-            .config
-            .long_polls
-            .iter()
-            .find(|poll| path.starts_with(&poll.prefix))
-            .map(|poll| poll.status),
+        long_poll: context.config.long_polls.iter().find(|poll| path.starts_with(&poll.prefix)).map(|poll| poll.status),
     };
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
@@ -302,7 +298,9 @@ impl<'a> Seen<'a> {
                     chunked = true;
                 }
                 Kind::Upgrade => protocol = Some(field.value),
-                Kind::Te => seen.trailers |= fields::members(field.value).any(|te| te.eq_ignore_ascii_case(b"trailers")),
+                Kind::Te => {
+                    seen.trailers |= fields::members(field.value).any(|te| te.eq_ignore_ascii_case(b"trailers"));
+                }
                 Kind::Expect => seen.expects_continue |= field.value.eq_ignore_ascii_case(b"100-continue"),
                 Kind::UserAgent => seen.agent = field.value,
                 Kind::RequestId => seen.has_id = true,
@@ -329,8 +327,7 @@ impl<'a> Seen<'a> {
         // An upgrade to HTTP/2 is obsolete (RFC 9113 section 3.1), and is not ours to pass on: it would change hands midway.
         seen.upgrade = protocol.filter(|_| seen.options.upgrade).and_then(|protocol| {
             let h2c = fields::members(protocol).any(|name| name.eq_ignore_ascii_case(b"h2c"));
-            let kind =
-                if protocol.eq_ignore_ascii_case(b"websocket") { Upgrade::WebSocket } else { Upgrade::Other };
+            let kind = if protocol.eq_ignore_ascii_case(b"websocket") { Upgrade::WebSocket } else { Upgrade::Other };
             (!h2c).then_some((kind, protocol))
         });
         Ok(seen)
@@ -338,13 +335,7 @@ impl<'a> Seen<'a> {
 }
 
 /// Writes the fields that go on to the app, all but those that frame the message and the connection.
-fn write_fields(
-    out: &mut Vec<u8>,
-    all: &[Field<'_>],
-    seen: &Seen<'_>,
-    authority: Option<&str>,
-    context: &Context<'_>,
-) {
+fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority: Option<&str>, context: &Context<'_>) {
     let forwarded = context.config.forwarded;
     for field in all {
         let name = field.name.as_bytes();
@@ -416,6 +407,21 @@ fn write_forwarded(out: &mut Vec<u8>, all: &[Field<'_>], client: IpAddr) {
         IpAddr::V6(client) => format!("for=\"[{client}]\";proto=http\r\n"),
     };
     out.extend_from_slice(element.as_bytes());
+}
+
+/// Who the client is, for a request that came over HTTP/2.
+pub fn write_who(out: &mut Vec<u8>, front: &Front, all: &http::HeaderMap, client: IpAddr) {
+    let fields: Vec<Field<'_>> =
+        all.iter().map(|(name, value)| Field { name: name.as_str(), value: value.as_bytes() }).collect();
+    if front.config.request_id && !all.contains_key("x-request-id") {
+        let id = u128::from(front.random()) << 64 | u128::from(front.random());
+        out.extend_from_slice(format!("x-request-id: {id:032x}\r\n").as_bytes());
+    }
+    match front.config.forwarded {
+        Forwarded::Off => {}
+        Forwarded::XForwarded => write_x_forwarded(out, &fields, client),
+        Forwarded::Forwarded => write_forwarded(out, &fields, client),
+    }
 }
 
 /// The request id in a head that was written by [`read`].

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use super::fields::{self, Kind, Options};
 use super::{Field, MOST_FIELDS, write_field, write_number};
 
@@ -81,14 +83,78 @@ impl Response {
     }
 
     /// Whether the body goes to the client in chunks.
-    pub const fn chunked_to(&self, asked: &Asked) -> bool {
+    pub const fn chunked_to(&self, asked: Asked) -> bool {
         !asked.http10 && matches!(self.framing, Framing::Chunked | Framing::UntilClose)
     }
 }
 
 /// Reads a response head from the beginning of `input` and writes it to `out` as the client is to see it. `Ok(None)`: there
 /// is more of it to come.
-pub fn read(input: &[u8], asked: &Asked, out: &mut Vec<u8>) -> Result<Option<Response>, Wrong> {
+pub fn read(input: &[u8], asked: Asked, out: &mut Vec<u8>) -> Result<Option<Response>, Wrong> {
+    let head = parse(input, asked, |reason, all, seen, response| write(out, reason, all, seen, response, asked))?;
+    Ok(head.map(|(response, ())| response))
+}
+
+/// The same for a client that speaks HTTP/2: `None` for a field that HTTP/2 does not know.
+pub fn read_for_http2(input: &[u8], asked: Asked) -> Result<Option<(Response, HeaderMap)>, Wrong> {
+    parse(input, asked, |_, all, seen, response| {
+        let mut fields = HeaderMap::with_capacity(all.len());
+        let mut add = |name: &[u8], value: &[u8]| {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                fields.append(name, value);
+            }
+        };
+        for field in all {
+            if goes_on(field, seen) {
+                add(field.name.as_bytes(), field.value);
+            }
+        }
+        if let Some(length) = stated_length(response, seen) {
+            let mut digits = Vec::new();
+            write_number(&mut digits, length);
+            add(b"content-length", &digits);
+        }
+        fields
+    })
+}
+
+/// The length that an answer states, be it that of the body it would have (RFC 9110 section 8.6); 1xx and 204 have none.
+fn stated_length(response: &Response, seen: &Seen<'_>) -> Option<u64> {
+    match response.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None if response.status >= 200 && response.status != 204 && !seen.chunked => seen.length,
+        Framing::None | Framing::Chunked | Framing::UntilClose => None,
+    }
+}
+
+/// Whether a field goes on to the client as it is.
+fn goes_on(field: &Field<'_>, seen: &Seen<'_>) -> bool {
+    match fields::kind(field.name.as_bytes()) {
+        Kind::Connection
+        | Kind::ContentLength
+        | Kind::TransferEncoding
+        | Kind::Upgrade
+        | Kind::Te
+        | Kind::HopByHop
+        | Kind::Disguised => false,
+        Kind::Host
+        | Kind::Expect
+        | Kind::UserAgent
+        | Kind::RequestId
+        | Kind::ForwardedFor
+        | Kind::ForwardedProto
+        | Kind::ForwardedHost
+        | Kind::Forwarded
+        | Kind::ContentType
+        | Kind::Other => !seen.options.names(field),
+    }
+}
+
+fn parse<R>(
+    input: &[u8],
+    asked: Asked,
+    with: impl FnOnce(&str, &[Field<'_>], &Seen<'_>, &Response) -> R,
+) -> Result<Option<(Response, R)>, Wrong> {
     let mut storage = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -127,59 +193,25 @@ pub fn read(input: &[u8], asked: &Asked, out: &mut Vec<u8>) -> Result<Option<Res
     response.closes = !response.is_interim()
         && status != 101
         && (!asked.keep_alive || (asked.http10 && matches!(framing, Framing::Chunked | Framing::UntilClose)));
-    write(out, parsed.reason.unwrap_or_default(), parsed.headers, &seen, &response, asked);
-    Ok(Some(response))
+    let made = with(parsed.reason.unwrap_or_default(), parsed.headers, &seen, &response);
+    Ok(Some((response, made)))
 }
 
-fn write(
-    out: &mut Vec<u8>,
-    reason: &str,
-    all: &[Field<'_>],
-    seen: &Seen<'_>,
-    response: &Response,
-    asked: &Asked,
-) {
+fn write(out: &mut Vec<u8>, reason: &str, all: &[Field<'_>], seen: &Seen<'_>, response: &Response, asked: Asked) {
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(out, u64::from(response.status));
     out.push(b' ');
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     for field in all {
-        let name = field.name.as_bytes();
-        match fields::kind(name) {
-            Kind::Connection
-            | Kind::ContentLength
-            | Kind::TransferEncoding
-            | Kind::Upgrade
-            | Kind::Te
-            | Kind::HopByHop
-            | Kind::Disguised => {}
-            Kind::Host
-            | Kind::Expect
-            | Kind::UserAgent
-            | Kind::RequestId
-            | Kind::ForwardedFor
-            | Kind::ForwardedProto
-            | Kind::ForwardedHost
-            | Kind::Forwarded
-            | Kind::ContentType
-            | Kind::Other => {
-                if !seen.options.names(field) {
-                    write_field(out, name, field.value);
-                }
-            }
+        if goes_on(field, seen) {
+            write_field(out, field.name.as_bytes(), field.value);
         }
     }
-    match (response.framing, seen.length) {
-        (Framing::Length(length), _) => write_length(out, length),
-        // The length that the body would have (RFC 9110 section 8.6); 1xx and 204 have none.
-        (Framing::None, Some(length)) if response.status >= 200 && response.status != 204 && !seen.chunked => {
-            write_length(out, length);
-        }
-        (Framing::Chunked | Framing::UntilClose, _) if !asked.http10 => {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        }
-        (Framing::None | Framing::Chunked | Framing::UntilClose, _) => {}
+    if let Some(length) = stated_length(response, seen) {
+        write_length(out, length);
+    } else if matches!(response.framing, Framing::Chunked | Framing::UntilClose) && !asked.http10 {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if response.status == 101 {
         write_field(out, b"Connection", b"Upgrade");
@@ -274,7 +306,7 @@ mod tests {
 
     fn read_one(input: &str, asked: Asked) -> Result<(Response, String), Wrong> {
         let mut out = Vec::new();
-        read(input.as_bytes(), &asked, &mut out)
+        read(input.as_bytes(), asked, &mut out)
             .map(|response| (response.expect("the head is whole"), String::from_utf8(out).unwrap()))
     }
 
@@ -331,7 +363,7 @@ mod tests {
             asked,
             "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
         );
-        assert!(!response.chunked_to(&asked));
+        assert!(!response.chunked_to(asked));
         check(
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n",
             asked,
@@ -342,7 +374,10 @@ mod tests {
     #[test]
     fn interim_and_switching() {
         let asked = Asked { keep_alive: false, ..ASKED };
-        assert!(check("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", asked, "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n").is_interim());
+        assert!(
+            check("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", asked, "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
+                .is_interim()
+        );
         assert_eq!(read_one("HTTP/1.1 101 S\r\nUpgrade: a\r\n\r\n", ASKED), Err(Wrong::Switch));
         check(
             "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",

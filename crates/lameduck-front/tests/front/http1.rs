@@ -160,7 +160,9 @@ fn what_the_app_does_wrong_is_told_from_what_it_answers() {
 fn websockets_pass() {
     let (_app, front) = start();
     let mut client = front.client();
-    client.send("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n");
+    client.send(
+        "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    );
     assert!(client.head().unwrap().starts_with("HTTP/1.1 101 "));
     client.send(frame(1, b"hello"));
     assert_eq!(client.read_exact(7), b"\x81\x05hello");
