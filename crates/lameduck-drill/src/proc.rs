@@ -92,6 +92,12 @@ fn marked(pid: i32, wanted: &[u8]) -> bool {
     environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
 }
 
+/// Whether the first argument of a process, the word after its name, is exactly this.
+pub(crate) fn first_argument_is(pid: i32, word: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).nth(1) == Some(word.as_bytes())
+}
+
 /// Whether the listener on this address is certainly gone, at the cost of two system calls.
 ///
 /// A socket that is bound but never listens is refused while another one listens there, and takes no connection. It is also
@@ -216,6 +222,20 @@ mod tests {
         for pid in seen {
             signal(pid, Signal::KILL);
         }
+    }
+
+    #[test]
+    fn the_first_argument_is_the_whole_word() {
+        let mut child = std::process::Command::new("sleep").args(["20", "1"]).spawn().unwrap();
+        let pid = child.id() as i32;
+        // Until execve is over the child still shows our own words.
+        let until = std::iter::repeat_with(|| std::thread::sleep(std::time::Duration::from_millis(2))).take(1000);
+        assert!(until.into_iter().any(|()| first_argument_is(pid, "20")));
+        for other in ["2", "1", "sleep", ""] {
+            assert!(!first_argument_is(pid, other), "{other:?}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

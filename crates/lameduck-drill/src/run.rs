@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::clock::{Clock, run_id};
 use crate::evidence::{Log, LogKind};
+use crate::links::Links;
 use crate::load::{Load, Wire};
 use crate::plan::Plan;
 use crate::progress::{Progress, Tick};
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     pub(crate) clock: Clock,
     pub(crate) router: RefCell<Router<Wire>>,
+    pub(crate) links: RefCell<Links>,
     pub(crate) fleet: RefCell<Fleet>,
     pub(crate) book: RefCell<Book>,
     pub(crate) log: Rc<RefCell<Log>>,
@@ -182,6 +184,7 @@ impl Shared {
             plan: plan.clone(),
             clock,
             router: RefCell::new(Router::new(plan.profile, plan.seed)),
+            links: RefCell::new(Links::new(plan.profile)),
             fleet: RefCell::default(),
             book: RefCell::default(),
             log,
@@ -272,11 +275,14 @@ impl Shared {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/lameduck-drill\r\nConnection: close\r\n\r\n"
         );
-        let got = exchange(&mut stream, request.as_bytes(), Reader::new(false, ""), READY_ANSWER, self.clock).await;
+        let got =
+            exchange(&mut stream, request.as_bytes().into(), Reader::new(false, ""), READY_ANSWER, self.clock).await;
         match got.ending {
             Ending::Complete { status } if status < 500 => Ok(()),
             Ending::Complete { status } => Err(format!("GET {path} answered {status}")),
-            Ending::Malformed => Err(format!("GET {path} was not answered in HTTP/1")),
+            Ending::Malformed | Ending::NotProcessed | Ending::Aborted => {
+                Err(format!("GET {path} was not answered in HTTP/1"))
+            }
             Ending::Fin | Ending::Rst => Err(format!("the connection was closed on GET {path}")),
             Ending::TimedOut | Ending::Pending => Err(format!("GET {path} was not answered in time")),
         }
@@ -320,6 +326,7 @@ impl Shared {
             status: None,
             reaction: replica::Reaction::None,
             kept_alive: false,
+            part_ended: None,
         };
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
