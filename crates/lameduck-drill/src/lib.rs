@@ -24,6 +24,7 @@ mod rng;
 mod router;
 mod run;
 pub mod schedule;
+pub mod servers;
 mod settle;
 mod wire;
 

@@ -227,6 +227,9 @@ pub struct RoundReport {
     pub load_began_s: f64,
     /// When the watch ended.
     pub ended_s: f64,
+    /// CPU time that the drill itself took; absent where the kernel does not say.
+    #[serde(default)]
+    pub client_cpu_s: Option<f64>,
 }
 
 /// What was planned.

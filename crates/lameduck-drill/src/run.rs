@@ -24,7 +24,7 @@ use crate::replica::{self, Fleet, Life, Replica, Starter};
 use crate::router::Router;
 use crate::wire::exchange::{Connected, connect, exchange};
 use crate::wire::response::Reader;
-use crate::{SetupError, events};
+use crate::{SetupError, events, proc};
 
 /// How often the counts are told.
 const TICK: Duration = Duration::from_millis(250);
@@ -46,6 +46,8 @@ pub(crate) struct Observation {
     pub(crate) load_began: Duration,
     pub(crate) ended: Duration,
     pub(crate) log_kind: LogKind,
+    /// CPU time that the drill itself took.
+    pub(crate) client_cpu: Option<Duration>,
 }
 
 /// A replica, as it was seen.
@@ -69,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) notices: mpsc::UnboundedSender<Progress>,
     pub(crate) events: RefCell<Vec<(Duration, String)>>,
     next_port: Cell<u16>,
+    cpu_before: Option<Duration>,
 }
 
 /// A port that no other run of this process was given lately. Two processes begin their search apart.
@@ -192,6 +195,7 @@ impl Shared {
             notices,
             events: RefCell::default(),
             next_port: Cell::new(plan.port_base),
+            cpu_before: proc::own_cpu(),
         }
     }
 
@@ -342,6 +346,7 @@ impl Shared {
             load_began,
             ended: self.clock.now(),
             log_kind,
+            client_cpu: proc::own_cpu().zip(self.cpu_before).map(|(now, before)| now.saturating_sub(before)),
         }
     }
 }

@@ -127,7 +127,12 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
     result.noticed_closes += seen.book.noticed_closes;
     result.own_fault = result.own_fault.take().or(seen.book.own_fault);
     result.server_log = if round == 1 { seen.log_kind } else { weaker(result.server_log, seen.log_kind) };
-    result.rounds.push(RoundReport { round, load_began_s: seconds(seen.load_began), ended_s: seconds(seen.ended) });
+    result.rounds.push(RoundReport {
+        round,
+        load_began_s: seconds(seen.load_began),
+        ended_s: seconds(seen.ended),
+        client_cpu_s: seen.client_cpu.map(seconds),
+    });
     result.events.extend(seen.events.into_iter().map(|(at, event)| EventReport { round, at_s: seconds(at), event }));
     for (replica, tally) in seen.lives.into_iter().zip(tallies) {
         let life = replica.life;
