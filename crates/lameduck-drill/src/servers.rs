@@ -135,7 +135,7 @@ pub const ALL: [Server; 9] = [
         start: &[
             "sh",
             "-c",
-            "exec passenger start \"$0\" --engine builtin --address 127.0.0.1 --port $PORT --environment production \
+            "cd \"$0\" && exec passenger start . --engine builtin --address 127.0.0.1 --port $PORT --environment production \
              --app-type node --startup-file app.js --pid-file \"$0/$PORT.pid\" --log-file /dev/stdout \
              --disable-security-update-check --disable-anonymous-telemetry",
             "{dir}",

@@ -213,3 +213,130 @@ fn ending_of(error: &h2::Error, stream: u32, heard: &Heard) -> (Ending, Option<C
         Some(_) | None => (Ending::Malformed, Some(ClosedBy::Client)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const ACKNOWLEDGED: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
+    /// `:status: 200`, the answer's only field, on stream 1.
+    const OK: &[u8] = &[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+    const HALF: &[u8] = &[0, 0, 4, 0, 0, 0, 0, 0, 1, b'h', b'a', b'l', b'f'];
+    const REST: &[u8] = &[0, 0, 1, 0, 1, 0, 0, 0, 1, b'.'];
+
+    fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+        bytes.windows(wanted.len()).any(|window| window == wanted)
+    }
+
+    fn goaway(last: u32) -> Vec<u8> {
+        [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &last.to_be_bytes(), &[0; 4]].concat()
+    }
+
+    fn reset(reason: Reason) -> Vec<u8> {
+        [&[0, 0, 4, 3, 0, 0, 0, 0, 1][..], &u32::from(reason).to_be_bytes()].concat()
+    }
+
+    /// What one exchange sees of a server that says hello, reads the request, and then does `serve`; and whether the
+    /// connection has room for another.
+    async fn sees(serve: impl AsyncFnOnce(&mut TcpStream)) -> (Exchanged, bool) {
+        let tasks = tokio::task::LocalSet::new();
+        tasks
+            .run_until(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+                let (client, mut peer) = (client.unwrap(), server.unwrap().0);
+                let clock = Clock::start();
+                let link = Link::open(client, clock, MS).await;
+                let client = async {
+                    let request =
+                        http::Request::builder().method("POST").uri(format!("http://{address}/")).body(()).unwrap();
+                    let begun = link.begin(request, true).await.unwrap();
+                    let got = exchange(&link, begun, Bytes::from_static(b"body"), "x", MS * 300, clock).await;
+                    (got, link.has_room())
+                };
+                let server = async move {
+                    peer.write_all(SETTINGS).await.unwrap();
+                    // The request, and the answer to our SETTINGS: what is left unread would make an RST of a close.
+                    let mut read = Vec::new();
+                    while !(contains(&read, b"body") && contains(&read, ACKNOWLEDGED)) {
+                        assert!(peer.read_buf(&mut read).await.unwrap() > 0);
+                    }
+                    serve(&mut peer).await;
+                };
+                tokio::join!(client, server).0
+            })
+            .await
+    }
+
+    async fn ends(serve: impl AsyncFnOnce(&mut TcpStream), ending: Ending, answer_began: bool, by: Option<ClosedBy>) {
+        let (got, _) = sees(serve).await;
+        assert_eq!((got.ending, got.bytes_in > 0, got.closed_by), (ending, answer_began, by));
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer() {
+        let (got, room) = sees(async |peer| peer.write_all(&[OK, HALF, REST].concat()).await.unwrap()).await;
+        assert_eq!((got.ending, got.bytes_in, got.bytes_out), (Ending::Complete { status: 200 }, 14, 13));
+        assert!(got.reusable && room);
+    }
+
+    #[tokio::test]
+    async fn an_answer_after_goaway_is_an_answer_but_nothing_more_is_sent() {
+        for last in [1, 0x7fff_ffff] {
+            let (got, room) = sees(async |peer| {
+                peer.write_all(&[&goaway(last), OK, HALF].concat()).await.unwrap();
+                tokio::time::sleep(MS * 20).await;
+                peer.write_all(REST).await.unwrap();
+            })
+            .await;
+            assert_eq!(got.ending, Ending::Complete { status: 200 });
+            assert!(!got.reusable && !room && got.head.is_some_and(|head| head.said_close));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_it_did_not_process() {
+        let by = Some(ClosedBy::Server);
+        ends(async |peer| peer.write_all(&goaway(0)).await.unwrap(), Ending::NotProcessed, false, by).await;
+        let refused = reset(Reason::REFUSED_STREAM);
+        ends(async |peer| peer.write_all(&refused).await.unwrap(), Ending::NotProcessed, false, by).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_reset_is_given_up() {
+        let wire = [OK, HALF, &reset(Reason::INTERNAL_ERROR)].concat();
+        ends(async |peer| peer.write_all(&wire).await.unwrap(), Ending::Aborted, true, Some(ClosedBy::Server)).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_in_the_middle() {
+        let by = Some(ClosedBy::Server);
+        ends(async |peer| peer.shutdown().await.unwrap(), Ending::Fin, false, by).await;
+        let wire = [&goaway(1), OK, HALF].concat();
+        ends(
+            async |peer| {
+                peer.write_all(&wire).await.unwrap();
+                peer.shutdown().await.unwrap();
+            },
+            Ending::Fin,
+            true,
+            by,
+        )
+        .await;
+        ends(async |peer| peer.set_zero_linger().unwrap(), Ending::Rst, false, by).await;
+    }
+
+    #[tokio::test]
+    async fn silence_and_nonsense() {
+        let by = Some(ClosedBy::Client);
+        ends(async |_| tokio::time::sleep(MS * 400).await, Ending::TimedOut, false, by).await;
+        let http1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+        ends(async |peer| peer.write_all(http1).await.unwrap(), Ending::Malformed, false, by).await;
+    }
+}
