@@ -2,7 +2,7 @@
 //!
 //! Each listens on `127.0.0.1:$PORT`, whoever sets that: the drill itself, or a front that hands the service a port of its
 //! own. No command has `{port}` in it, which would be the front's. Each answers `GET /` at once, [`SLOW`] after some time,
-//! [`STREAM`] over about a second, reads uploads, and, where it says so, echoes WebSocket messages at [`CHAT`].
+//! [`STREAM`] over about a second, reads uploads, and, where its entry says so, echoes WebSocket messages at [`CHAT`].
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -31,8 +31,6 @@ pub struct Server {
     start: &'static [&'static str],
     /// How an upload is asked for: method and path.
     pub upload: &'static str,
-    /// Whether it answers at [`SLOW`] and [`STREAM`] in their time, not at once.
-    pub streams: bool,
     /// Whether it can be sent `Expect: 100-continue`.
     pub expects: bool,
     /// Whether it speaks WebSocket.
@@ -54,7 +52,6 @@ const PLAIN: Server = Server {
     build: &[],
     start: &[],
     upload: "POST /",
-    streams: true,
     expects: true,
     speaks_websocket: true,
     speaks_h2: false,
@@ -108,12 +105,12 @@ pub const ALL: [Server; 9] = [
         ..PLAIN
     },
     Server {
+        // One request a worker: what is slow elsewhere is answered at once here.
         id: "gunicorn-sync",
         title: "gunicorn sync",
         needs: &["gunicorn"],
         files: &[("sync.py", include_str!("servers/sync.py"))],
         start: &["sh", "-c", "exec gunicorn --workers=3 --bind=127.0.0.1:$PORT --chdir=\"$0\" sync:app", "{dir}"],
-        streams: false,
         speaks_websocket: false,
         ..PLAIN
     },
