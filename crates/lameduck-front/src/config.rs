@@ -99,7 +99,6 @@ impl LongPoll {
 /// The front's options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent switches, each an option of its own")]
 pub struct Config {
     /// Where the app listens.
     pub upstream: Upstream,
@@ -175,8 +174,8 @@ impl Default for Config {
             hold_bytes: 64 << 20,
             // Google's load balancers keep idle connections for 600 s, and it is not configurable.
             idle_timeout: Duration::from_secs(620),
-            head_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(300),
+            head_timeout: Duration::from_mins(1),
+            body_timeout: Duration::from_mins(5),
             head_bytes: 64 << 10,
             max_connections: 0,
             max_requests: 0,

@@ -1,0 +1,501 @@
+//! One request and its answer, over HTTP/1.1 on both sides. [`run`] is the path of a request, from top to bottom.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use lameduck_core::front::Slot;
+
+use crate::access::Ended;
+use crate::account::Account;
+use crate::answer::Answer;
+use crate::chunked::{self, Decoder};
+use crate::clock;
+use crate::connection::{Client, leaving};
+use crate::message::reply;
+use crate::message::request::{self, Request, Told};
+use crate::state::{Conn, Doing, Front, Order};
+use crate::upstream::{self, NoApp, Taken};
+use crate::wire::{Outgoing, Stream};
+
+/// How often a request in flight looks whether its client is still there, and moves.
+const LOOK: Duration = Duration::from_secs(1);
+/// Times that a request is sent again.
+const MOST_RETRIES: u32 = 3;
+
+/// A request whose head has come.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What it is.
+    pub request: Request,
+    /// Its head as the app is to see it, and what came of its body with it.
+    pub bytes: Vec<u8>,
+    /// What is still to come of its body.
+    pub body: Body,
+    /// For the access log.
+    pub told: Option<Told>,
+    /// When it came, in microseconds; only where there is a log.
+    pub at_us: u64,
+}
+
+/// What is still to come of a request's body.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Done,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Box<Decoder>),
+}
+
+impl Body {
+    /// What a request's head promises.
+    pub fn of(framing: request::Framing) -> Body {
+        match framing {
+            request::Framing::None | request::Framing::Length(0) => Body::Done,
+            request::Framing::Length(length) => Body::Length(length),
+            request::Framing::Chunked => Body::Chunked(Box::default()),
+        }
+    }
+
+    const fn is_done(&self) -> bool {
+        matches!(self, Body::Done)
+    }
+
+    /// Takes what belongs to the body from the beginning of `input` and adds it to `out` as the app is to see it. Returns
+    /// how much that was.
+    pub fn take(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, chunked::Wrong> {
+        match self {
+            Body::Done => Ok(0),
+            Body::Length(left) => {
+                let n = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                out.extend_from_slice(&input[..n]);
+                *left -= n as u64;
+                if *left == 0 {
+                    *self = Body::Done;
+                }
+                Ok(n)
+            }
+            Body::Chunked(decoder) => {
+                let n = decoder.decode(input, &mut |piece| chunked::encode_chunk(out, piece))?;
+                if decoder.is_done() {
+                    chunked::encode_end(out, decoder.trailers());
+                    *self = Body::Done;
+                }
+                Ok(n)
+            }
+        }
+    }
+}
+
+/// What becomes of the client's connection.
+#[derive(Debug)]
+pub enum After {
+    /// The next request.
+    Keep,
+    /// Our side is closed, what still comes is read.
+    Linger,
+    /// The end.
+    Close,
+    /// It is a tunnel now.
+    Tunnel(Box<Switched>),
+}
+
+/// A connection whose protocol was switched.
+#[derive(Debug)]
+pub struct Switched {
+    /// The app's side.
+    pub app: Stream,
+    /// To what.
+    pub upgrade: request::Upgrade,
+    /// What the app has sent in the new protocol already.
+    pub first: Vec<u8>,
+    /// Its request, which is in flight as long as the tunnel is.
+    pub account: Account,
+}
+
+/// How an attempt at an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fin {
+    /// The answer is with the client.
+    Done,
+    /// The protocol was switched.
+    Switched,
+    /// The app closed before a byte of its answer.
+    AppDied,
+    /// The app's answer makes no sense, or ended in its head.
+    BadAnswer,
+    /// The app's answer ended too early.
+    CutByApp,
+    /// The client is gone.
+    ClientGone,
+    /// The request's body is not what it should be.
+    BadBody,
+    /// The app has not answered in time.
+    AppTimeout,
+    /// The client neither sends nor reads.
+    ClientStalled,
+    /// The time is over.
+    TimeOver,
+    /// A long poll is answered by us.
+    LongPoll(u16),
+}
+
+/// Serves one request.
+pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<Incoming>) -> After {
+    let Incoming { request, bytes, body, told, at_us } = *incoming;
+    let conn = std::rc::Rc::clone(client.conn());
+    let mut account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
+    let over_limit = front.config.max_requests > 0 && front.page.get(Slot::InFlight) > front.config.max_requests as u64;
+    let late = front.ended();
+    if (request.health && front.not_ready()) || ((over_limit || late) && !request.probe) {
+        front.recycle(bytes);
+        let (text, ended) = if request.health && front.not_ready() {
+            ("this instance is going away", Ended::Answered)
+        } else {
+            ("too many requests here: try again", Ended::Shed)
+        };
+        let after = say(front, client, &request, body.is_done(), 503, text).await;
+        account.close(ended, 503);
+        return after;
+    }
+    conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, clock::coarse_ms());
+    // With the whole request in hand it can be sent once more.
+    let may_repeat = request.idempotent && body.is_done() && request.upgrade.is_none();
+    let mut upload = Upload { out: Outgoing::new(bytes), body, broken: false };
+    loop {
+        let asked_us = account.clock_us();
+        let held = upload.out.bytes().len();
+        let taken = if account.retries == 0 {
+            upstream::take(front, held, may_repeat, || client.stream.is_broken()).await
+        } else {
+            let left = || client.stream.is_broken();
+            upstream::open(front, held, left).await.map(|stream| Taken { stream, reused: false })
+        };
+        account.held_since(asked_us);
+        let Taken { stream: app, reused } = match taken {
+            Ok(taken) => taken,
+            Err(no_app) => return without_app(front, client, &request, account, &upload, no_app).await,
+        };
+        conn.expire_after(clock::coarse_ms(), LOOK);
+        let mut exchange = Exchange {
+            app,
+            answer: Answer::new(front, &request),
+            upload,
+            conn: &conn,
+            request: &request,
+            moved_ms: clock::coarse_ms(),
+        };
+        let fin = poll_fn(|cx| exchange.poll(cx, client, &mut account)).await;
+        let Exchange { app, answer, upload: after_upload, .. } = exchange;
+        if fin == Fin::AppDied && reused && may_repeat && account.retries < MOST_RETRIES {
+            account.retried();
+            upload = after_upload;
+            upload.out.rewind();
+            upload.broken = false;
+            continue;
+        }
+        return settle(front, client, account, app, answer, after_upload, fin).await;
+    }
+}
+
+/// Settles the books and the two connections.
+async fn settle(
+    front: &std::rc::Rc<Front>,
+    client: &mut Client,
+    account: Account,
+    app: Stream,
+    answer: Answer,
+    upload: Upload,
+    fin: Fin,
+) -> After {
+    let request = account.request;
+    let all_sent = upload.is_done();
+    let status = answer.response.map_or(0, |response| response.status);
+    match (fin, answer.response) {
+        (Fin::Done, Some(response)) => {
+            if response.app_keeps && all_sent && !answer.excess && !answer.cut_short {
+                if let Some(seconds) = response.idle_hint_s {
+                    front.pool.learn_s(seconds);
+                }
+                front.pool.put(app, clock::coarse_ms());
+            }
+            if answer.cut_short {
+                front.page.add(Slot::ShedStream, 1);
+            }
+            front.recycle(upload.out.into_bytes());
+            front.recycle(answer.out.into_bytes());
+            account.close(Ended::Answered, status);
+            if response.closes || answer.cut_short || !all_sent {
+                if response.closes && request.keep_alive && front.draining() {
+                    front.page.add(Slot::ShedByHeader, 1);
+                }
+                After::Linger
+            } else {
+                After::Keep
+            }
+        }
+        (Fin::Switched, Some(_)) => After::Tunnel(Box::new(Switched {
+            app,
+            upgrade: request.upgrade.unwrap_or(request::Upgrade::Other),
+            first: answer.partial,
+            account,
+        })),
+        (Fin::AppDied | Fin::BadAnswer, None) => {
+            let text = "the app ended the connection before it answered";
+            let after = say(front, client, &request, all_sent, 502, text).await;
+            account.close(Ended::BadGateway, 502);
+            after
+        }
+        (Fin::AppTimeout, None) => {
+            let after = say(front, client, &request, all_sent, 504, "the app did not answer in time").await;
+            account.close(Ended::GatewayTimeout, 504);
+            after
+        }
+        (Fin::LongPoll(status), None) => {
+            let after = say(front, client, &request, all_sent, status, "poll again").await;
+            front.page.add(Slot::ShedLongPoll, 1);
+            account.close(Ended::Answered, status);
+            after
+        }
+        (Fin::BadBody, None) => {
+            let _ = say(front, client, &request, false, 400, "the request's body is not properly chunked").await;
+            account.close(Ended::Refused, 400);
+            After::Linger
+        }
+        (Fin::ClientStalled, None) => {
+            let _ = say(front, client, &request, false, 408, "the request's body did not come in time").await;
+            account.close(Ended::ClientGone, 408);
+            After::Linger
+        }
+        (Fin::TimeOver, None) => {
+            let after = say(front, client, &request, false, 503, "this instance has to go away now").await;
+            account.close(Ended::Shed, 503);
+            after
+        }
+        (Fin::TimeOver, Some(_)) => {
+            front.page.add(Slot::Forced, 1);
+            account.close(Ended::CutAtDeadline, status);
+            After::Close
+        }
+        (Fin::CutByApp | Fin::AppDied | Fin::BadAnswer | Fin::AppTimeout, _) => {
+            account.close(Ended::CutByApp, status);
+            After::Close
+        }
+        (Fin::Done | Fin::Switched | Fin::ClientGone | Fin::BadBody | Fin::ClientStalled | Fin::LongPoll(_), _) => {
+            account.close(Ended::ClientGone, status);
+            After::Close
+        }
+    }
+}
+
+async fn without_app(
+    front: &Front,
+    client: &mut Client,
+    request: &Request,
+    account: Account,
+    upload: &Upload,
+    no_app: NoApp,
+) -> After {
+    let (status, text, ended) = match no_app {
+        NoApp::NotListening => (503, "the app does not listen", Ended::BadGateway),
+        NoApp::Full => (503, "too many requests wait for the app", Ended::Shed),
+        NoApp::Gone => (503, "the app has ended", Ended::BadGateway),
+        NoApp::Ended => (503, "this instance has to go away now", Ended::Shed),
+        NoApp::ClientGone => {
+            account.close(Ended::ClientGone, 0);
+            return After::Close;
+        }
+    };
+    let after = say(front, client, request, upload.body.is_done(), status, text).await;
+    account.close(ended, status);
+    after
+}
+
+/// Answers in the front's own name. `all_read`: the request was read to its end, so that another one may follow.
+async fn say(front: &Front, client: &mut Client, request: &Request, all_read: bool, status: u16, text: &str) -> After {
+    let keep =
+        all_read && request.keep_alive && status != 400 && !leaving(front, client.conn(), client.carry.is_empty());
+    let mut out = Outgoing::default();
+    reply::write(out.end(), status, text, keep, request.head);
+    client.conn().expire_after(clock::coarse_ms(), front.config.linger);
+    let written = poll_fn(|cx| {
+        client.conn().keep_waker(cx.waker());
+        match client.conn().take_order() {
+            Some(Order::Expired) => Poll::Ready(false),
+            _ => out.poll_flush(&mut client.stream, cx).map(|flushed| flushed.is_ok()),
+        }
+    });
+    match (written.await, keep) {
+        (false, _) => After::Close,
+        (true, true) => After::Keep,
+        (true, false) => After::Linger,
+    }
+}
+
+/// The request on its way to the app.
+#[derive(Debug)]
+struct Upload {
+    /// What is to be written. The first part is kept until the answer begins, to be sent again where that is safe.
+    out: Outgoing,
+    body: Body,
+    /// The app does not take it any more. It may have answered all the same.
+    broken: bool,
+}
+
+impl Upload {
+    const fn is_done(&self) -> bool {
+        self.body.is_done() && self.out.is_empty()
+    }
+}
+
+/// A request and its answer, on their ways.
+struct Exchange<'a> {
+    app: Stream,
+    upload: Upload,
+    answer: Answer,
+    conn: &'a Conn,
+    request: &'a Request,
+    /// When anything last moved, in ms.
+    moved_ms: u64,
+}
+
+impl Exchange<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, client: &mut Client, account: &mut Account) -> Poll<Fin> {
+        self.conn.keep_waker(cx.waker());
+        if let Some(order) = self.conn.take_order()
+            && let Some(fin) = self.obey(order, client, account)
+        {
+            return Poll::Ready(fin);
+        }
+        if let Some(fin) = self.poll_upload(cx, client) {
+            return Poll::Ready(fin);
+        }
+        self.poll_answer(cx, client, account)
+    }
+
+    /// Moves the request's body on. What came of a dead app is seen by who reads its answer.
+    fn poll_upload(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Option<Fin> {
+        while !self.upload.is_done() && !self.upload.broken {
+            match self.upload.out.poll_write(&mut self.app, cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Err(_)) => {
+                    self.upload.broken = true;
+                    return None;
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.upload.body.is_done() {
+                return None;
+            }
+            self.upload.out.clear();
+            let Upload { out, body, .. } = &mut self.upload;
+            let (carry, app) = (&mut client.carry, &mut self.app);
+            let taken = client.stream.poll_take(cx, |bytes, cx| {
+                if bytes.is_empty() {
+                    return Err(Fin::ClientGone);
+                }
+                if let Body::Length(left) = body {
+                    let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    carry.extend_from_slice(&bytes[n..]);
+                    *left -= n as u64;
+                    if *left == 0 {
+                        *body = Body::Done;
+                    }
+                    return out.send(app, cx, &bytes[..n]).map_err(|_| Fin::AppDied);
+                }
+                let n = body.take(bytes, out.end()).map_err(|_| Fin::BadBody)?;
+                carry.extend_from_slice(&bytes[n..]);
+                Ok(())
+            });
+            match taken {
+                Poll::Pending => return None,
+                Poll::Ready(Err(_)) => return Some(Fin::ClientGone),
+                Poll::Ready(Ok(Err(Fin::AppDied))) => self.upload.broken = true,
+                Poll::Ready(Ok(Err(fin))) => return Some(fin),
+                Poll::Ready(Ok(Ok(()))) => self.moved_ms = clock::coarse_ms(),
+            }
+        }
+        None
+    }
+
+    /// Moves the answer on.
+    fn poll_answer(&mut self, cx: &mut Context<'_>, client: &mut Client, account: &mut Account) -> Poll<Fin> {
+        loop {
+            if !self.answer.out.is_empty() {
+                if ready!(self.answer.out.poll_flush(&mut client.stream, cx)).is_err() {
+                    return Poll::Ready(Fin::ClientGone);
+                }
+                self.moved(account);
+            }
+            if self.answer.complete {
+                let switched = self.answer.response.is_some_and(|response| response.status == 101);
+                return Poll::Ready(if switched { Fin::Switched } else { Fin::Done });
+            }
+            if self.answer.response.is_none() {
+                let may_keep = self.request.keep_alive && self.upload.is_done();
+                let leaves = leaving(&account.front, self.conn, client.carry.is_empty());
+                self.answer.asked.keep_alive = may_keep && !leaves;
+            }
+            let Exchange { app, answer, .. } = self;
+            let stream = &mut client.stream;
+            match ready!(app.poll_take(cx, |bytes, cx| answer.take(bytes, stream, cx))) {
+                Ok(Ok(())) => {}
+                Ok(Err(fin)) => return Poll::Ready(fin),
+                Err(_) if self.answer.began => {
+                    let fin = if self.answer.response.is_some() { Fin::CutByApp } else { Fin::BadAnswer };
+                    return Poll::Ready(fin);
+                }
+                Err(_) => return Poll::Ready(Fin::AppDied),
+            }
+            self.moved(account);
+            if self.answer.response.is_some_and(|response| response.events) && self.conn.doing.get() == Doing::Exchange
+            {
+                self.conn.now_doing(Doing::Events, clock::coarse_ms());
+            }
+        }
+    }
+
+    fn moved(&mut self, account: &mut Account) {
+        self.moved_ms = clock::coarse_ms();
+        account.sent(self.moved_ms);
+        account.answer_began();
+    }
+
+    fn obey(&mut self, order: Order, client: &Client, account: &Account) -> Option<Fin> {
+        match order {
+            Order::End => Some(Fin::TimeOver),
+            Order::Leave => {
+                self.conn.doing.set(Doing::Leaving);
+                if self.answer.response.is_some() {
+                    self.answer.end_events();
+                    None
+                } else {
+                    self.request.long_poll.map(Fin::LongPoll)
+                }
+            }
+            Order::Look | Order::Expired => self.look(client, account),
+        }
+    }
+
+    /// Whether it makes sense to go on.
+    fn look(&self, client: &Client, account: &Account) -> Option<Fin> {
+        let now = clock::coarse_ms();
+        self.conn.expire_after(now, LOOK);
+        let front = &account.front;
+        if client.stream.is_broken() {
+            return Some(Fin::ClientGone);
+        }
+        let still_ms = now.saturating_sub(self.moved_ms);
+        let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;
+        let waits_for_reader = !self.answer.out.is_empty();
+        let waits_for_body = !self.upload.body.is_done() && self.upload.out.is_empty() && !self.upload.broken;
+        if waits_for_reader || (waits_for_body && !self.answer.began) {
+            let stalls = over(front.config.body_timeout) || (front.draining() && over(front.config.first_byte_grace));
+            return stalls.then_some(Fin::ClientStalled);
+        }
+        let waits_for_app = self.answer.response.is_none() && self.upload.is_done();
+        (waits_for_app && over(front.config.upstream_timeout)).then_some(Fin::AppTimeout)
+    }
+}
