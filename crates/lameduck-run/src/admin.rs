@@ -260,7 +260,6 @@ const FRONT_METRICS: &[FrontMetric] = &[
             ("answered", "answered"),
             ("refused", "refused"),
             ("shed", "shed"),
-            ("held-expired", "held_expired"),
             ("bad-gateway", "bad_gateway"),
             ("gateway-timeout", "gateway_timeout"),
             ("cut-by-app", "cut_by_app"),
@@ -271,6 +270,7 @@ const FRONT_METRICS: &[FrontMetric] = &[
     },
     plain("app_errors_total", "counter", "Answers of the app with a status of 500 or more.", &[("", "app_errors")]),
     plain("held_total", "counter", "Requests that were held.", &[("", "held_total")]),
+    plain("held_expired_total", "counter", "Of those, given up with 503.", &[("", "held_expired")]),
     FrontMetric {
         name: "retried_total",
         kind: "counter",

@@ -281,7 +281,8 @@ impl Front {
             listeners: Some(self.listeners.len() as u32),
             last_arrival: time(figures.last_arrival_ms),
             last_sent: time(figures.last_sent_ms),
-            in_flight: narrow(figures.in_flight.saturating_add(figures.held)),
+            // What is held is in flight too.
+            in_flight: narrow(figures.in_flight.max(figures.held)),
             connections: narrow(figures.connections),
         }
     }
@@ -338,8 +339,7 @@ impl Since {
 
     /// For the status: open, in flight, new, arrivals.
     pub fn of_drain(&self) -> [u64; 4] {
-        let in_flight = self.now.in_flight + self.now.held;
-        [self.now.connections, in_flight, self.count(|figures| figures.accepted), self.requests()]
+        [self.now.connections, self.now.in_flight, self.count(|figures| figures.accepted), self.requests()]
     }
 }
 
@@ -382,7 +382,7 @@ impl Front {
             ignored: narrow(since.count(|figures| figures.probes)),
             last_arrival: last.map(|last| (last.as_secs_f64() * 1e3).round() / 1e3),
             open_at_stop: at_stop(|figures| figures.connections),
-            in_flight_at_stop: at_stop(|figures| figures.in_flight + figures.held),
+            in_flight_at_stop: at_stop(|figures| figures.in_flight),
             forced_closes: narrow(since.count(|figures| figures.forced)),
             by_source,
         }
@@ -400,7 +400,7 @@ impl Front {
         let start = &since.start;
         let saved = (start.held_total + start.retried_reused).saturating_sub(start.held_expired + start.held);
         let late = match origin {
-            Some(Origin::Signal | Origin::Request) => start.in_flight + start.held + since.requests(),
+            Some(Origin::Signal | Origin::Request) => start.in_flight + since.requests(),
             Some(Origin::AppExit) | None => 0,
         };
         FrontReport { would_have_been_502: saved + late, figures: since.now, by_source: self.by_source() }
