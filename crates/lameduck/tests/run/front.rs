@@ -31,7 +31,7 @@ fn fronted(args: &[&str]) -> (Duck, u16) {
     (duck, port)
 }
 
-fn is_front(pid: &i32) -> bool {
+fn is_front(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("serve-front"))
 }
 
@@ -39,7 +39,7 @@ fn front_of(duck: &Duck) -> Pid {
     let own = duck.child.id() as i32;
     let mut found = None;
     until("the front runs", || {
-        found = descendants(own).into_iter().find(is_front);
+        found = descendants(own).into_iter().find(|pid| is_front(*pid));
         found.is_some()
     });
     Pid::from_raw(found.unwrap()).unwrap()
@@ -215,7 +215,7 @@ fn only_pid_1_ends_the_front() {
     let all = descendants(duck.child.id() as i32);
     duck.signal(Signal::KILL);
     duck.wait();
-    until("gone", || !is_front(&front.as_raw_nonzero().get()));
+    until("gone", || !is_front(front.as_raw_nonzero().get()));
     for pid in all.into_iter().filter(|pid| *pid != front.as_raw_nonzero().get()) {
         let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
     }
