@@ -59,7 +59,9 @@ pub struct Front {
     listeners: Vec<OwnedFd>,
     addresses: Vec<SocketAddr>,
     upstream: String,
-    /// The app was told where to listen.
+    /// The port of this host at which the app listens.
+    app_port: Option<u16>,
+    /// The app was told of it.
     hands_port: bool,
     /// Standard output, where it writes to it: PID 1 itself lets go of it.
     stdout: Option<OwnedFd>,
@@ -106,13 +108,13 @@ impl Front {
         let mut argv: Vec<OsString> = vec![PathBuf::from(self_exe).into()];
         argv.extend(plan.words.iter().cloned());
         argv.push(listeners.len().to_string().into());
-        let upstream = if let Some(upstream) = &plan.upstream {
-            upstream.clone()
+        let (upstream, app_port) = if let Some(upstream) = &plan.upstream {
+            (upstream.clone(), plan.app_port)
         } else {
-            let port = free_port().map_err(system("bind"))?.to_string();
-            sys::set_variable(PORT, &port);
-            argv.push(port.clone().into());
-            format!("127.0.0.1:{port}")
+            let port = free_port().map_err(system("bind"))?;
+            sys::set_variable(PORT, &port.to_string());
+            argv.push(port.to_string().into());
+            (format!("127.0.0.1:{port}"), Some(port))
         };
         let stdout = plan.stdout.then(|| rustix::stdio::stdout().try_clone_to_owned()).transpose();
         Ok(Front {
@@ -120,6 +122,7 @@ impl Front {
             listeners,
             addresses,
             upstream,
+            app_port,
             hands_port: plan.upstream.is_none(),
             stdout: stdout.map_err(system("dup"))?,
             page: Page::new(words),
@@ -138,6 +141,11 @@ impl Front {
     /// Its process.
     pub fn pid(&self) -> Option<Pid> {
         self.pid
+    }
+
+    /// The port of this host at which the app listens.
+    pub fn app_port(&self) -> Option<u16> {
+        self.app_port
     }
 
     /// The ports it listens on.

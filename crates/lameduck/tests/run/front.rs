@@ -97,6 +97,24 @@ fn every_address_of_both_families() {
     drop(duck);
 }
 
+/// The front listens from the start; ready is who listens behind it.
+#[test]
+fn ready_is_the_app_behind_the_front() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let script = "read line < \"$1\"; exec python3 -c \"$0\" \"$PORT\"";
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let gate = gate.to_str().unwrap();
+    let duck = Duck::start(run(&["--listen", &listen, "--", "sh", "-c", script, SERVER, gate]));
+    listening(port);
+    let told = status(&duck);
+    assert_eq!((&told["ready"], &told["listeners"]), (&false.into(), &0.into()));
+    std::fs::write(gate, "go\n").unwrap();
+    until("ready", || status(&duck)["ready"] == true);
+}
+
 #[test]
 fn an_address_that_is_taken_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
