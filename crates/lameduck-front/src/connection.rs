@@ -104,8 +104,14 @@ pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
         match after {
             After::Keep => {
                 let now = clock::coarse_ms();
-                client.conn().now_doing(Doing::Idle, now);
-                client.conn().expire_after(now, front.config.idle_timeout);
+                // The next request may have come already, or the beginning of its head.
+                let (doing, limit) = if client.carry.is_empty() {
+                    (Doing::Idle, front.config.idle_timeout)
+                } else {
+                    (Doing::Reading, front.config.head_timeout)
+                };
+                client.conn().now_doing(doing, now);
+                client.conn().expire_after(now, limit);
             }
             After::Linger => {
                 Box::pin(linger(&front, &mut client)).await;
