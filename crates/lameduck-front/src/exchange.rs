@@ -491,7 +491,8 @@ impl Exchange<'_> {
         let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;
         let waits_for_reader = !self.answer.out.is_empty();
         let waits_for_body = !self.upload.body.is_done() && self.upload.out.is_empty() && !self.upload.broken;
-        if waits_for_reader || (waits_for_body && !self.answer.began) {
+        // An interim answer, 100 above all, is what a client that goes on to send nothing has got.
+        if waits_for_reader || (waits_for_body && self.answer.response.is_none()) {
             let stalls = over(front.config.body_timeout) || (front.draining() && over(front.config.first_byte_grace));
             return stalls.then_some(Fin::ClientStalled);
         }
