@@ -251,10 +251,10 @@ async fn refuse(front: &Front, client: &mut Client, status: u16, text: &str) -> 
     client.conn().expire_after(now, front.config.linger);
     poll_fn(|cx| {
         client.seat.conn.keep_waker(cx.waker());
-        if client.seat.conn.take_order().is_some() {
-            return Poll::Ready(());
+        match out.poll_flush(&mut client.stream, cx) {
+            Poll::Pending if client.seat.conn.take_order().is_none() => Poll::Pending,
+            Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
         }
-        out.poll_flush(&mut client.stream, cx).map(|_| ())
     })
     .await;
     After::Linger
@@ -264,6 +264,8 @@ async fn refuse(front: &Front, client: &mut Client, status: u16, text: &str) -> 
 /// (RFC 9112 section 9.6). What comes now is not served: the client sees the end and may send it again elsewhere.
 async fn linger(front: &Front, client: &mut Client) {
     client.stream.close_write();
+    // What was said before was said of what was before.
+    client.conn().take_order();
     let now = clock::coarse_ms();
     client.conn().now_doing(Doing::Lingering, now);
     client.conn().expire_after(now, front.config.linger);

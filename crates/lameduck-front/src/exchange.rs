@@ -160,7 +160,10 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
         account.close(ended, 503);
         return after;
     }
-    conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, clock::coarse_ms());
+    let now = clock::coarse_ms();
+    conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, now);
+    // The deadline of the head, or of being idle, is kept: it is none of a request that is held.
+    conn.expire_after(now, Duration::ZERO);
     // With the whole request in hand it can be sent once more.
     let may_repeat = request.idempotent && body.is_done() && request.upgrade.is_none();
     let mut upload = Upload { out: Outgoing::new(bytes), body, broken: false };
@@ -322,9 +325,11 @@ async fn say(front: &Front, client: &mut Client, request: &Request, all_read: bo
     client.conn().expire_after(clock::coarse_ms(), front.config.linger);
     let written = poll_fn(|cx| {
         client.conn().keep_waker(cx.waker());
-        match client.conn().take_order() {
-            Some(Order::Expired) => Poll::Ready(false),
-            _ => out.poll_flush(&mut client.stream, cx).map(|flushed| flushed.is_ok()),
+        // Written before it is looked for an order, which may be older than the answer.
+        match out.poll_flush(&mut client.stream, cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending if client.conn().take_order() == Some(Order::Expired) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         }
     });
     match (written.await, keep) {
