@@ -149,7 +149,7 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
     let mut account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
     let over_limit = front.config.max_requests > 0 && front.page.get(Slot::InFlight) > front.config.max_requests as u64;
     let late = front.ended();
-    if (request.health && front.not_ready()) || ((over_limit || late) && !request.probe) {
+    if (request.health && front.not_ready()) || (over_limit && !request.probe) || late {
         front.recycle(bytes);
         let (text, ended) = if request.health && front.not_ready() {
             ("this instance is going away", Ended::Answered)

@@ -98,7 +98,7 @@ pub fn turned_away(front: &Front, request: &request::Request) -> Option<(&'stati
     }
     let limit = front.config.max_requests as u64;
     let over = limit > 0 && front.page.get(Slot::InFlight) > limit;
-    ((over || front.ended()) && !request.probe).then_some(("too many requests here: try again", Ended::Shed))
+    ((over && !request.probe) || front.ended()).then_some(("too many requests here: try again", Ended::Shed))
 }
 
 /// Serves it.
