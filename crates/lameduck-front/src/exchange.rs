@@ -96,6 +96,8 @@ pub enum After {
     Keep,
     /// Our side is closed, what still comes is read.
     Linger,
+    /// The same, and what still comes is the rest of what was answered already.
+    Discard,
     /// The end.
     Close,
     /// It is a tunnel now.
@@ -230,13 +232,14 @@ async fn settle(
             front.recycle(upload.out.into_bytes());
             front.recycle(answer.out.into_bytes());
             account.close(Ended::Answered, status);
-            if response.closes || answer.cut_short || !all_sent {
-                if response.closes && request.keep_alive && front.draining() {
-                    front.page.add(Slot::ShedByHeader, 1);
-                }
-                After::Linger
-            } else {
-                After::Keep
+            let leaves = response.closes || answer.cut_short;
+            if response.closes && request.keep_alive && front.draining() {
+                front.page.add(Slot::ShedByHeader, 1);
+            }
+            match (all_sent, leaves) {
+                (false, _) => After::Discard,
+                (true, true) => After::Linger,
+                (true, false) => After::Keep,
             }
         }
         (Fin::Switched, Some(_)) => After::Tunnel(Box::new(Switched {
@@ -263,17 +266,19 @@ async fn settle(
             after
         }
         (Fin::BadBody, None) => {
-            let _ = say(front, client, &request, false, 400, "the request's body is not properly chunked").await;
+            let text = "the request's body is not properly chunked";
+            let after = say(front, client, &request, false, 400, text).await;
             account.close(Ended::Refused, 400);
-            After::Linger
+            after
         }
         (Fin::ClientStalled, None) => {
-            let _ = say(front, client, &request, false, 408, "the request's body did not come in time").await;
+            let text = "the request's body did not come in time";
+            let after = say(front, client, &request, false, 408, text).await;
             account.close(Ended::ClientGone, 408);
-            After::Linger
+            after
         }
         (Fin::TimeOver, None) => {
-            let after = say(front, client, &request, false, 503, "this instance has to go away now").await;
+            let after = say(front, client, &request, all_sent, 503, "this instance has to go away now").await;
             account.close(Ended::Shed, 503);
             after
         }
@@ -335,7 +340,8 @@ async fn say(front: &Front, client: &mut Client, request: &Request, all_read: bo
     match (written.await, keep) {
         (false, _) => After::Close,
         (true, true) => After::Keep,
-        (true, false) => After::Linger,
+        (true, false) if all_read => After::Linger,
+        (true, false) => After::Discard,
     }
 }
 
