@@ -108,16 +108,26 @@ pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
         match after {
             After::Keep => {
                 let now = clock::coarse_ms();
-                client.conn().now_doing(Doing::Idle, now);
-                client.conn().expire_after(now, front.config.idle_timeout);
+                // The next request may have come already, or the beginning of its head.
+                let (doing, limit) = if client.carry.is_empty() {
+                    (Doing::Idle, front.config.idle_timeout)
+                } else {
+                    (Doing::Reading, front.config.head_timeout)
+                };
+                client.conn().now_doing(doing, now);
+                client.conn().expire_after(now, limit);
             }
             After::Linger => {
-                Box::pin(linger(&front, &mut client)).await;
+                Box::pin(linger(&front, &mut client, true)).await;
+                return;
+            }
+            After::Discard => {
+                Box::pin(linger(&front, &mut client, false)).await;
                 return;
             }
             After::Tunnel(switched) => {
                 Box::pin(tunnel::run(&front, &mut client, *switched)).await;
-                Box::pin(linger(&front, &mut client)).await;
+                Box::pin(linger(&front, &mut client, false)).await;
                 return;
             }
             After::Close => return,
@@ -131,7 +141,7 @@ pub async fn turn_away(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
         Client { stream: Stream::Tcp(stream), carry: Vec::new(), peer: peer.ip().to_canonical(), seat: front.open() };
     front.page.add(Slot::Shed, 1);
     refuse(&front, &mut client, 503, "too many connections here: try again").await;
-    linger(&front, &mut client).await;
+    linger(&front, &mut client, false).await;
 }
 
 /// The next request: parsed where it lies, in the buffer that all connections share.
@@ -249,42 +259,49 @@ async fn refuse(front: &Front, client: &mut Client, status: u16, text: &str) -> 
     client.conn().expire_after(now, front.config.linger);
     poll_fn(|cx| {
         client.seat.conn.keep_waker(cx.waker());
-        if client.seat.conn.take_order().is_some() {
-            return Poll::Ready(());
+        match out.poll_flush(&mut client.stream, cx) {
+            Poll::Pending if client.seat.conn.take_order().is_none() => Poll::Pending,
+            Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
         }
-        out.poll_flush(&mut client.stream, cx).map(|_| ())
     })
     .await;
-    After::Linger
+    After::Discard
 }
 
 /// Closes our side and reads what the client still sends, so that nothing of it turns our last answer into a reset
-/// (RFC 9112 section 9.6). What comes now is not served: the client sees the end and may send it again elsewhere.
-async fn linger(front: &Front, client: &mut Client) {
+/// (RFC 9112 section 9.6). What comes now is not served: where it is `requests`, the client sees the end and may send it
+/// again elsewhere.
+async fn linger(front: &Front, client: &mut Client, requests: bool) {
     client.stream.close_write();
+    // What was said before was said of what was before.
+    client.conn().take_order();
     let now = clock::coarse_ms();
     client.conn().now_doing(Doing::Lingering, now);
     client.conn().expire_after(now, front.config.linger);
-    let crossed = poll_fn(|cx| {
+    let mut crossed = false;
+    let mut cross = || {
+        front.page.add(Slot::CrossedClose, u64::from(requests && !crossed));
+        crossed = true;
+    };
+    if !std::mem::take(&mut client.carry).is_empty() {
+        cross();
+    }
+    poll_fn(|cx| {
         let conn = &client.seat.conn;
         conn.keep_waker(cx.waker());
-        let mut crossed = !client.carry.is_empty();
-        client.carry = Vec::new();
         loop {
             match client.stream.poll_take(cx, |bytes, _| bytes.len()) {
-                Poll::Ready(Ok(1..)) => crossed = true,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(crossed),
+                Poll::Ready(Ok(1..)) => cross(),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
         }
-        front.page.add(Slot::CrossedClose, u64::from(crossed));
         match conn.take_order() {
-            Some(Order::Expired | Order::End) => Poll::Ready(false),
+            Some(Order::Expired | Order::End) => Poll::Ready(()),
             Some(Order::Leave | Order::Look) | None => Poll::Pending,
         }
     })
     .await;
-    front.page.add(Slot::CrossedClose, u64::from(crossed));
     if client.stream.has_unread() && !client.stream.is_broken() {
         let mut byte = [0];
         let peek = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;

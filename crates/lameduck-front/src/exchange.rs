@@ -96,6 +96,8 @@ pub enum After {
     Keep,
     /// Our side is closed, what still comes is read.
     Linger,
+    /// The same, and what still comes is the rest of what was answered already.
+    Discard,
     /// The end.
     Close,
     /// It is a tunnel now.
@@ -149,7 +151,7 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
     let mut account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
     let over_limit = front.config.max_requests > 0 && front.page.get(Slot::InFlight) > front.config.max_requests as u64;
     let late = front.ended();
-    if (request.health && front.not_ready()) || ((over_limit || late) && !request.probe) {
+    if (request.health && front.not_ready()) || (over_limit && !request.probe) || late {
         front.recycle(bytes);
         let (text, ended) = if request.health && front.not_ready() {
             ("this instance is going away", Ended::Answered)
@@ -160,7 +162,10 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
         account.close(ended, 503);
         return after;
     }
-    conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, clock::coarse_ms());
+    let now = clock::coarse_ms();
+    conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, now);
+    // The deadline of the head, or of being idle, is kept: it is none of a request that is held.
+    conn.expire_after(now, Duration::ZERO);
     // With the whole request in hand it can be sent once more.
     let may_repeat = request.idempotent && body.is_done() && request.upgrade.is_none();
     let mut upload = Upload { out: Outgoing::new(bytes), body, broken: false };
@@ -227,13 +232,14 @@ async fn settle(
             front.recycle(upload.out.into_bytes());
             front.recycle(answer.out.into_bytes());
             account.close(Ended::Answered, status);
-            if response.closes || answer.cut_short || !all_sent {
-                if response.closes && request.keep_alive && front.draining() {
-                    front.page.add(Slot::ShedByHeader, 1);
-                }
-                After::Linger
-            } else {
-                After::Keep
+            let leaves = response.closes || answer.cut_short;
+            if response.closes && request.keep_alive && front.draining() {
+                front.page.add(Slot::ShedByHeader, 1);
+            }
+            match (all_sent, leaves) {
+                (false, _) => After::Discard,
+                (true, true) => After::Linger,
+                (true, false) => After::Keep,
             }
         }
         (Fin::Switched, Some(_)) => After::Tunnel(Box::new(Switched {
@@ -260,17 +266,19 @@ async fn settle(
             after
         }
         (Fin::BadBody, None) => {
-            let _ = say(front, client, &request, false, 400, "the request's body is not properly chunked").await;
+            let text = "the request's body is not properly chunked";
+            let after = say(front, client, &request, false, 400, text).await;
             account.close(Ended::Refused, 400);
-            After::Linger
+            after
         }
         (Fin::ClientStalled, None) => {
-            let _ = say(front, client, &request, false, 408, "the request's body did not come in time").await;
+            let text = "the request's body did not come in time";
+            let after = say(front, client, &request, false, 408, text).await;
             account.close(Ended::ClientGone, 408);
-            After::Linger
+            after
         }
         (Fin::TimeOver, None) => {
-            let after = say(front, client, &request, false, 503, "this instance has to go away now").await;
+            let after = say(front, client, &request, all_sent, 503, "this instance has to go away now").await;
             account.close(Ended::Shed, 503);
             after
         }
@@ -322,15 +330,18 @@ async fn say(front: &Front, client: &mut Client, request: &Request, all_read: bo
     client.conn().expire_after(clock::coarse_ms(), front.config.linger);
     let written = poll_fn(|cx| {
         client.conn().keep_waker(cx.waker());
-        match client.conn().take_order() {
-            Some(Order::Expired) => Poll::Ready(false),
-            _ => out.poll_flush(&mut client.stream, cx).map(|flushed| flushed.is_ok()),
+        // Written before it is looked for an order, which may be older than the answer.
+        match out.poll_flush(&mut client.stream, cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending if client.conn().take_order() == Some(Order::Expired) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         }
     });
     match (written.await, keep) {
         (false, _) => After::Close,
         (true, true) => After::Keep,
-        (true, false) => After::Linger,
+        (true, false) if all_read => After::Linger,
+        (true, false) => After::Discard,
     }
 }
 
@@ -491,7 +502,8 @@ impl Exchange<'_> {
         let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;
         let waits_for_reader = !self.answer.out.is_empty();
         let waits_for_body = !self.upload.body.is_done() && self.upload.out.is_empty() && !self.upload.broken;
-        if waits_for_reader || (waits_for_body && !self.answer.began) {
+        // An interim answer, 100 above all, is what a client that goes on to send nothing has got.
+        if waits_for_reader || (waits_for_body && self.answer.response.is_none()) {
             let stalls = over(front.config.body_timeout) || (front.draining() && over(front.config.first_byte_grace));
             return stalls.then_some(Fin::ClientStalled);
         }

@@ -98,9 +98,11 @@ impl Conn {
         self.order.take()
     }
 
-    /// Tells it, and wakes it.
+    /// Tells it, and wakes it. That the time is over is said only once, so nothing else takes its place.
     pub fn tell(&self, order: Order) {
-        self.order.set(Some(order));
+        if self.order.get() != Some(Order::End) {
+            self.order.set(Some(order));
+        }
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

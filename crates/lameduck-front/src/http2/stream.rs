@@ -56,6 +56,7 @@ pub fn describe(front: &Front, parts: &Parts, ended: bool) -> Result<(request::R
         target: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         id: parts.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
     });
+    let health = front.config.health_path.as_deref() == Some(path);
     let request = request::Request {
         length: 0,
         framing: match (ended, length) {
@@ -69,8 +70,8 @@ pub fn describe(front: &Front, parts: &Parts, ended: bool) -> Result<(request::R
         head: parts.method == Method::HEAD,
         expects_continue: false,
         upgrade: None,
-        probe: front.config.probe_agents.iter().any(|probe| agent.starts_with(probe.as_bytes())),
-        health: front.config.health_path.as_deref() == Some(path),
+        probe: health || front.config.probe_agents.iter().any(|probe| agent.starts_with(probe.as_bytes())),
+        health,
         long_poll: front.config.long_polls.iter().find(|poll| path.starts_with(&poll.prefix)).map(|poll| poll.status),
     };
     Ok((request, told))
@@ -98,7 +99,7 @@ pub fn turned_away(front: &Front, request: &request::Request) -> Option<(&'stati
     }
     let limit = front.config.max_requests as u64;
     let over = limit > 0 && front.page.get(Slot::InFlight) > limit;
-    ((over || front.ended()) && !request.probe).then_some(("too many requests here: try again", Ended::Shed))
+    ((over && !request.probe) || front.ended()).then_some(("too many requests here: try again", Ended::Shed))
 }
 
 /// Serves it.

@@ -117,7 +117,7 @@ pub struct Request {
     pub expects_continue: bool,
     /// What it asks to be upgraded to.
     pub upgrade: Option<Upgrade>,
-    /// Whether a probe sent it.
+    /// Whether a probe sent it: by its agent, or since it asks for health.
     pub probe: bool,
     /// Whether it is for [`Config::health_path`].
     pub health: bool,
@@ -182,6 +182,7 @@ pub fn read(
         method.clone_into(&mut told.method);
         target.clone_into(&mut told.target);
     }
+    let health = context.config.health_path.as_deref().is_some_and(|health| without_query(path) == health);
     let request = Request {
         length,
         framing: seen.framing,
@@ -191,8 +192,8 @@ pub fn read(
         head: method == "HEAD",
         expects_continue: seen.expects_continue && version == 1,
         upgrade: seen.upgrade.filter(|_| version == 1 && seen.framing == Framing::None).map(|(upgrade, _)| upgrade),
-        probe: context.config.probe_agents.iter().any(|agent| seen.agent.starts_with(agent.as_bytes())),
-        health: context.config.health_path.as_deref().is_some_and(|health| without_query(path) == health),
+        probe: health || context.config.probe_agents.iter().any(|agent| seen.agent.starts_with(agent.as_bytes())),
+        health,
         long_poll: context.config.long_polls.iter().find(|poll| path.starts_with(&poll.prefix)).map(|poll| poll.status),
     };
     out.extend_from_slice(method.as_bytes());
