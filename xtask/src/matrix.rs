@@ -165,6 +165,8 @@ pub fn matrix(args: &[String]) -> anyhow::Result<ExitCode> {
             let entry = drill(&lameduck, server, &folder, &options, &key)?;
             println!("{}", line(&entry));
             if let Some(runs) = document["runs"].as_array_mut() {
+                // One that could not be set up before is replaced.
+                runs.retain(|seen| !has(seen, &key));
                 runs.push(entry);
             }
             write(options.file.as_deref(), &document)?;
@@ -187,8 +189,11 @@ fn runs_of(document: &Value) -> &[Value] {
 
 /// Whether an entry is the run with this key. One that could not be set up is made again.
 fn is(entry: &Value, key: &Value) -> bool {
-    let same = key.as_object().is_some_and(|key| key.iter().all(|(name, value)| entry[name] == *value));
-    same && entry["verdict"] != "set-up"
+    has(entry, key) && entry["verdict"] != "set-up"
+}
+
+fn has(entry: &Value, key: &Value) -> bool {
+    key.as_object().is_some_and(|key| key.iter().all(|(name, value)| entry[name] == *value))
 }
 
 /// The program as it is shipped: a client that is not optimised would take the CPU that the servers need.
