@@ -218,6 +218,11 @@ async fn settle(
     let request = account.request;
     let all_sent = upload.is_done();
     let status = answer.response.map_or(0, |response| response.status);
+    if !matches!(fin, Fin::Done | Fin::ClientGone) && answer.ends_with_connection() {
+        // To the client the end of the connection is the end of the body: a reset tells that it is not (RFC 9112 section 8).
+        client.stream.reset_at_close();
+        front.page.add(Slot::ResetsSent, 1);
+    }
     match (fin, answer.response) {
         (Fin::Done, Some(response)) => {
             if response.app_keeps && all_sent && !answer.excess && !answer.cut_short {
