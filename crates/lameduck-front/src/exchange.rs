@@ -205,6 +205,17 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
     }
 }
 
+const BAD_BODY: &str = "the request's body is not properly chunked";
+
+/// Refuses a request whose body went wrong where it came, with its head.
+pub async fn refuse(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<Incoming>) -> After {
+    let Incoming { request, told, at_us, .. } = *incoming;
+    let account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
+    let after = say(front, client, &request, false, 400, BAD_BODY).await;
+    account.close(Ended::Refused, 400);
+    after
+}
+
 /// Settles the books and the two connections.
 async fn settle(
     front: &std::rc::Rc<Front>,
@@ -271,8 +282,7 @@ async fn settle(
             after
         }
         (Fin::BadBody, None) => {
-            let text = "the request's body is not properly chunked";
-            let after = say(front, client, &request, false, 400, text).await;
+            let after = say(front, client, &request, false, 400, BAD_BODY).await;
             account.close(Ended::Refused, 400);
             after
         }
