@@ -27,10 +27,11 @@ const PARTS: u64 = 4;
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 /// Longer than anything that the front's options below let it wait for.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
-/// What an allocator may keep more of after the last part than after the first, in KiB: pages that hold one small thing that
-/// lives on. What leaks a few bytes a request passes this within the ten minutes.
-const SLACK_KIB: u64 = 1024;
-/// Below these the part of the time that is waited for would never come.
+/// What an allocator may keep more of after the last part than after the first, in KiB: it gives back only what lies at the end
+/// of the heap, so chance and the highest peak so far decide (what is in use at rest was measured at 390 to 412 KiB after each
+/// of four parts, of 2.4 MiB that were kept).
+const SLACK_KIB: u64 = 2048;
+/// Short times, so that what they limit is met, and so that nothing is waited for long.
 const OPTIONS: &[&str] = &[
     "--upstream-timeout=1s",
     "--hold=1s",
@@ -143,10 +144,10 @@ fn run(plan: &Plan) -> anyhow::Result<Value> {
     checks.of_calms(&start, &calms);
     checks.of_books(&figures, &books);
     let wrong: Vec<&Value> = peers.iter().filter_map(|seen| seen["wrong"].as_array()).flatten().collect();
-    checks.add("every whole answer is the right one", wrong.is_empty(), format!("{wrong:?}"));
+    checks.add("every whole answer is the right one", wrong.is_empty(), &format!("{wrong:?}"));
     let panics: Vec<&String> = said.iter().filter(|line| line.contains("panicked")).collect();
-    checks.add("no panic", panics.is_empty() && figure(&figures, "restarts_total") == 0, format!("{panics:?}"));
-    checks.add("a stop ends it", status.success(), status.to_string());
+    checks.add("no panic", panics.is_empty() && figure(&figures, "restarts_total") == 0, &format!("{panics:?}"));
+    checks.add("a stop ends it", status.success(), &status.to_string());
     Ok(json!({
         "schema": SCHEMA,
         "part_s": plan.part_s, "parts": PARTS, "rate": plan.rate, "seed": plan.seed,
@@ -297,7 +298,7 @@ impl Books {
 struct Checks(Vec<Value>);
 
 impl Checks {
-    fn add(&mut self, what: &str, met: bool, found: String) {
+    fn add(&mut self, what: &str, met: bool, found: &str) {
         self.0.push(json!({"what": what, "met": met, "found": found}));
     }
 
@@ -305,17 +306,17 @@ impl Checks {
         for level in LEVELS {
             let after: Vec<&Value> = calms.iter().map(|calm| &calm[level]).collect();
             let met = after.iter().all(|after| **after == start[level]);
-            self.add(&format!("{level} as at the start"), met, format!("{} -> {after:?}", start[level]));
+            self.add(&format!("{level} as at the start"), met, &format!("{} -> {after:?}", start[level]));
         }
         let memory: Vec<u64> = calms.iter().filter_map(|calm| calm["anonymous_kib"].as_u64()).collect();
         let met = memory.first().zip(memory.last()).is_some_and(|(first, last)| *last <= most_kib(*first));
-        self.add("memory at rest no more than after the first part", met, format!("{memory:?} KiB"));
+        self.add("memory at rest no more than after the first part", met, &format!("{memory:?} KiB"));
     }
 
     fn of_books(&mut self, figures: &Figures, books: &Books) {
         let requests: u64 = figures.iter().filter(|(name, _)| name.starts_with("requests_total")).map(|(_, n)| n).sum();
-        self.add("one line for each request", requests == books.requests, format!("{requests}, {}", books.requests));
-        self.add("no request has two lines", books.twice == 0, books.twice.to_string());
+        self.add("one line for each request", requests == books.requests, &format!("{requests}, {}", books.requests));
+        self.add("no request has two lines", books.twice == 0, &books.twice.to_string());
         let mut differ = String::new();
         for outcome in OUTCOMES {
             let counted = figure(figures, &format!("outcomes_total{{outcome=\"{outcome}\"}}"));
@@ -325,15 +326,16 @@ impl Checks {
                 let _ = write!(differ, "{outcome}: {counted} counted, {logged} logged; ");
             }
         }
-        self.add("every request has one outcome", differ.is_empty(), differ);
+        self.add("every request has one outcome", differ.is_empty(), &differ);
         let met = ["answered", "bad-gateway", "gateway-timeout", "cut-by-app", "client-gone", "refused"];
         let never: Vec<&str> = met.into_iter().filter(|outcome| !books.outcomes.contains_key(*outcome)).collect();
-        self.add("every fault was met", never.is_empty(), format!("never: {never:?}"));
+        self.add("every fault was met", never.is_empty(), &format!("never: {never:?}"));
         let lost = figure(figures, "log_lost_total");
-        self.add("no line is missing", lost == 0, lost.to_string());
+        self.add("no line is missing", lost == 0, &lost.to_string());
     }
 }
 
+/// The most memory after the last part, by that after the first.
 const fn most_kib(first: u64) -> u64 {
     let tenth = first / 10;
     first + if tenth > SLACK_KIB { tenth } else { SLACK_KIB }
@@ -408,9 +410,9 @@ mod tests {
             checks.of_calms(&rest(9, 500), calms);
             checks.0.iter().all(|check| check["met"] == true)
         };
-        assert!(met(&[rest(9, 3000), rest(9, 4000)]));
+        assert!(met(&[rest(9, 3000), rest(9, 5000)]));
         assert!(!met(&[rest(9, 3000), rest(10, 3000)]));
-        assert!(!met(&[rest(9, 3000), rest(9, 4100)]));
+        assert!(!met(&[rest(9, 3000), rest(9, 5100)]));
         assert!(met(&[rest(9, 30_000), rest(9, 33_000)]));
     }
 }

@@ -185,14 +185,15 @@ async fn answer(world: &World, wire: &mut Wire, verb: &str, content: &[u8]) -> i
         }
         "cut-chunked" => {
             let mut chunked = chunks(content, 100);
-            chunked.truncate(chunked.len() - 3 - world.below(10) as usize);
+            chunked.truncate(chunked.len().saturating_sub(3 + world.below(10) as usize));
             wire.send([head("Transfer-Encoding: chunked\r\n"), chunked].concat()).await?;
             return Ok(false);
         }
         "cut-close" => {
+            // Whatever ends it, be it the app's own end, must not look like the end of the answer.
+            rustix::net::sockopt::set_socket_linger(&wire.stream, Some(Duration::ZERO))?;
             wire.send([&head("")[..], half].concat()).await?;
             sleep(Duration::from_millis(20)).await;
-            rustix::net::sockopt::set_socket_linger(&wire.stream, Some(Duration::ZERO))?;
             return Ok(false);
         }
         "cut-stall" => {
