@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lameduck_core::front::Command;
 use lameduck_front::Config;
 
-use super::super::rig::{App, Client, Front};
+use super::super::rig::{App, Client, Front, until};
 use super::{SLACK, get, post, quick};
 
 /// The sweep goes this far to both sides.
@@ -193,6 +193,7 @@ fn a_request_is_sent_as_the_app_closes() {
         }
         app.seen.heads.lock().unwrap().clear();
     }
+    until("the books are closed", || front.figures().in_flight == 0);
     let figures = front.figures();
     eprintln!("{sent} were sent, {} again, {bad} could not be", figures.retried_reused);
     assert!(figures.retried_reused >= BOTH_SIDES && figures.upstream_closed_idle >= BOTH_SIDES, "{figures:#?}");
