@@ -13,7 +13,7 @@
 mod answers;
 mod app;
 mod books;
-// mod clients;
+mod clients;
 mod close;
 mod ends;
 mod limits;
