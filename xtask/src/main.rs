@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench`.
+//! The project's own tasks: `cargo xtask test|slim|bench|matrix`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod matrix;
 mod packages;
 mod slim;
 mod test;
@@ -19,6 +20,10 @@ cargo xtask TASK
   test                       All tests. As root it installs the packages they need; else it lists them.
   slim                       The static build for images: prints its path and its size.
   bench NAME [--json FILE]   A performance claim against its peers: init, early-term.
+  matrix [--runs 4] [--rate 500] [--seconds 17] [--servers a,b] [--profiles a,b]
+         [--mode front|front-killed|observe|plain] [--json FILE]
+                             Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are
+                             not made again. Fails where a request was lost or a stop took too long.
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +47,7 @@ fn run() -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }),
         "bench" => bench::bench(&rest),
+        "matrix" => matrix::matrix(&rest),
         _ => {
             eprint!("{HELP}");
             Ok(ExitCode::from(2))

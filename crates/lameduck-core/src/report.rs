@@ -133,7 +133,7 @@ pub struct SourceCount {
 /// What the front did, since it was first started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontReport {
-    /// Requests that an app without a front, which leaves at the stop signal, would have lost: those in flight or held when
+    /// Requests that an app without a front, which leaves at the stop signal, would have lost: those in flight when
     /// the drain began, those that arrived after that, and those before it that were held for an app which did not listen,
     /// or sent again because a reused connection had died, and so were answered. Probes are none of them. It does not say
     /// how they ended; the other figures do. Where the app exited by itself, only the last two kinds count.

@@ -86,6 +86,10 @@ pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
                 Box::pin(crate::http2::serve(&front, client)).await;
                 return;
             }
+            Next::Refused(Refusal::NotHttp) => {
+                front.page.add(Slot::Refused, 1);
+                After::Linger
+            }
             Next::Refused(refusal) => {
                 front.page.add(Slot::Refused, 1);
                 Box::pin(refuse(&front, &mut client, refusal.status(), &refusal.to_string())).await

@@ -68,8 +68,8 @@ pub struct FrontPlan {
     pub words: Vec<OsString>,
     /// Where the app listens, for people. `None`: where PID 1 tells it to, by the variable `PORT`.
     pub upstream: Option<String>,
-    /// Whether the app's own listening sockets say that it is ready. Not where it is none of ours.
-    pub app_listens: bool,
+    /// The port of this host at which the app listens, where it was said: whether somebody does tells readiness.
+    pub app_port: Option<u16>,
     /// Whether it writes to standard output.
     pub stdout: bool,
 }

@@ -25,6 +25,9 @@ pub enum Refusal {
     /// Not an HTTP/1 head.
     #[error("not an HTTP/1.1 request head: {0}")]
     Syntax(httparse::Error),
+    /// Another protocol: who does not speak HTTP can not read an answer in it.
+    #[error("the first line names no version of HTTP")]
+    NotHttp,
     /// A version that is not spoken here.
     #[error("expected HTTP/1.0 or HTTP/1.1")]
     Version,
@@ -72,6 +75,7 @@ impl Refusal {
             Refusal::Connect => 405,
             Refusal::Encoding => 501,
             Refusal::Syntax(_)
+            | Refusal::NotHttp
             | Refusal::LineEnd
             | Refusal::Target
             | Refusal::Host
@@ -162,7 +166,8 @@ pub fn read(
         Ok(httparse::Status::Complete(length)) if length <= context.config.head_bytes => length,
         Ok(httparse::Status::Partial) if input.len() <= context.config.head_bytes => return Ok(None),
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
-        Err(httparse::Error::Version) => return Err(Refusal::Version),
+        Err(httparse::Error::Version) if names_http(input) => return Err(Refusal::Version),
+        Err(httparse::Error::Version) => return Err(Refusal::NotHttp),
         Err(error) => return Err(Refusal::Syntax(error)),
     };
     if !lines_end_with_crlf(&input[..length]) {
@@ -218,6 +223,12 @@ pub fn read(
     }
     out.extend_from_slice(b"\r\n");
     Ok(Some(request))
+}
+
+/// Whether the third word of the first line begins as a version of HTTP does.
+fn names_http(input: &[u8]) -> bool {
+    let line = input.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').nth(2).is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 fn without_query(path: &str) -> &str {
@@ -509,6 +520,7 @@ mod tests {
         refused("GET http://u@h/ HTTP/1.1\r\nHost: x\r\n\r\n", 400);
         refused("CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 405);
         refused("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505);
+        assert_eq!(with(&Config::default(), "INVALID CONNECTION PREFACE\r\n\r\n").unwrap_err(), Refusal::NotHttp);
         refused(&format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000)), 431);
         refused(&format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(200)), 431);
     }

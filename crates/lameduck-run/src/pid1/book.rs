@@ -174,7 +174,7 @@ impl Book {
                 "{} requests that would have been 502s; in all {} answered, {} turned away with 503, {} failed at the app, {} lost by the front",
                 front.would_have_been_502,
                 f.answered,
-                f.shed + f.held_expired,
+                f.shed,
                 f.bad_gateway + f.gateway_timeout + f.cut_by_app,
                 f.cut_at_deadline + f.lost_with_front,
             ));

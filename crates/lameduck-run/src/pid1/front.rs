@@ -59,7 +59,9 @@ pub struct Front {
     listeners: Vec<OwnedFd>,
     addresses: Vec<SocketAddr>,
     upstream: String,
-    /// The app was told where to listen.
+    /// The port of this host at which the app listens.
+    app_port: Option<u16>,
+    /// The app was told of it.
     hands_port: bool,
     /// Standard output, where it writes to it: PID 1 itself lets go of it.
     stdout: Option<OwnedFd>,
@@ -106,13 +108,13 @@ impl Front {
         let mut argv: Vec<OsString> = vec![PathBuf::from(self_exe).into()];
         argv.extend(plan.words.iter().cloned());
         argv.push(listeners.len().to_string().into());
-        let upstream = if let Some(upstream) = &plan.upstream {
-            upstream.clone()
+        let (upstream, app_port) = if let Some(upstream) = &plan.upstream {
+            (upstream.clone(), plan.app_port)
         } else {
-            let port = free_port().map_err(system("bind"))?.to_string();
-            sys::set_variable(PORT, &port);
-            argv.push(port.clone().into());
-            format!("127.0.0.1:{port}")
+            let port = free_port().map_err(system("bind"))?;
+            sys::set_variable(PORT, &port.to_string());
+            argv.push(port.to_string().into());
+            (format!("127.0.0.1:{port}"), Some(port))
         };
         let stdout = plan.stdout.then(|| rustix::stdio::stdout().try_clone_to_owned()).transpose();
         Ok(Front {
@@ -120,6 +122,7 @@ impl Front {
             listeners,
             addresses,
             upstream,
+            app_port,
             hands_port: plan.upstream.is_none(),
             stdout: stdout.map_err(system("dup"))?,
             page: Page::new(words),
@@ -138,6 +141,11 @@ impl Front {
     /// Its process.
     pub fn pid(&self) -> Option<Pid> {
         self.pid
+    }
+
+    /// The port of this host at which the app listens.
+    pub fn app_port(&self) -> Option<u16> {
+        self.app_port
     }
 
     /// The ports it listens on.
@@ -281,7 +289,8 @@ impl Front {
             listeners: Some(self.listeners.len() as u32),
             last_arrival: time(figures.last_arrival_ms),
             last_sent: time(figures.last_sent_ms),
-            in_flight: narrow(figures.in_flight.saturating_add(figures.held)),
+            // What is held is in flight too.
+            in_flight: narrow(figures.in_flight.max(figures.held)),
             connections: narrow(figures.connections),
         }
     }
@@ -338,8 +347,7 @@ impl Since {
 
     /// For the status: open, in flight, new, arrivals.
     pub fn of_drain(&self) -> [u64; 4] {
-        let in_flight = self.now.in_flight + self.now.held;
-        [self.now.connections, in_flight, self.count(|figures| figures.accepted), self.requests()]
+        [self.now.connections, self.now.in_flight, self.count(|figures| figures.accepted), self.requests()]
     }
 }
 
@@ -382,7 +390,7 @@ impl Front {
             ignored: narrow(since.count(|figures| figures.probes)),
             last_arrival: last.map(|last| (last.as_secs_f64() * 1e3).round() / 1e3),
             open_at_stop: at_stop(|figures| figures.connections),
-            in_flight_at_stop: at_stop(|figures| figures.in_flight + figures.held),
+            in_flight_at_stop: at_stop(|figures| figures.in_flight),
             forced_closes: narrow(since.count(|figures| figures.forced)),
             by_source,
         }
@@ -400,7 +408,7 @@ impl Front {
         let start = &since.start;
         let saved = (start.held_total + start.retried_reused).saturating_sub(start.held_expired + start.held);
         let late = match origin {
-            Some(Origin::Signal | Origin::Request) => start.in_flight + start.held + since.requests(),
+            Some(Origin::Signal | Origin::Request) => start.in_flight + since.requests(),
             Some(Origin::AppExit) | None => 0,
         };
         FrontReport { would_have_been_502: saved + late, figures: since.now, by_source: self.by_source() }

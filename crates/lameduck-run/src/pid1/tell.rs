@@ -35,14 +35,9 @@ impl Init {
     /// Where things stand, as one line of JSON: schema `lameduck.status/1`.
     pub(super) fn status(&mut self) -> String {
         let serving = matches!(self.machine.state(), State::Serving);
-        let by_page = self.front.is_some() && !self.options.front.as_ref().is_some_and(|plan| plan.app_listens);
-        if let Some(front) = self.front.as_mut().filter(|_| by_page) {
-            self.seen = front.look(self.epoch);
-        } else if serving {
+        if serving {
             // Nothing is watched while the app serves; whoever asks makes us look.
-            let (ports, app) = (self.options.ports.clone(), self.app());
-            let now = self.now();
-            self.seen = Observer::new(ports, Vec::new()).look(now, app.as_deref());
+            self.look_once();
         }
         let name = match self.machine.state() {
             State::Starting => "starting",
@@ -80,6 +75,23 @@ impl Init {
             "front": front,
         });
         format!("{status}\n")
+    }
+
+    /// Looks whether the app listens. With a front it is known where; an app elsewhere is not looked at, but the front is.
+    fn look_once(&mut self) {
+        let mut ports = self.options.ports.clone();
+        if let Some(front) = &mut self.front {
+            match front.app_port() {
+                Some(port) if ports.is_empty() => ports.push(port),
+                Some(_) => {}
+                None => {
+                    self.seen = front.look(self.epoch);
+                    return;
+                }
+            }
+        }
+        let (now, app) = (self.now(), self.app());
+        self.seen = Observer::new(ports, Vec::new()).look(now, app.as_deref());
     }
 
     pub(super) fn ready(&self) -> bool {

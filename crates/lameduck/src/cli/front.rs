@@ -105,12 +105,7 @@ pub fn plan(given: &Given, mode: Mode) -> Result<Option<FrontPlan>, Failure> {
              leave --upstream out and let the command listen at PORT, or use --mode observe"
         )));
     }
-    let app_listens = match &upstream {
-        None => true,
-        Some(Upstream::Tcp(address)) => address.ip().is_loopback(),
-        Some(Upstream::Unix(_)) => false,
-    };
-    made(given, listen, upstream, app_listens).map(Some)
+    made(given, listen, upstream).map(Some)
 }
 
 /// `lameduck front`.
@@ -145,24 +140,23 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         // Ctrl-C is how a proxy in a terminal is stopped.
         drain_on: vec![Signal::TERM, Signal::INT],
         stop_signal: Some(Signal::TERM),
-        front: Some(made(&given, listen, Some(upstream), false)?),
+        front: Some(made(&given, listen, Some(upstream))?),
         ..shared(&given, env)?
     };
     options.policy().map_err(|impossible| given.usage(impossible))?;
     Ok(options)
 }
 
-fn made(
-    given: &Given,
-    listen: Vec<SocketAddr>,
-    upstream: Option<Upstream>,
-    app_listens: bool,
-) -> Result<FrontPlan, Failure> {
+fn made(given: &Given, listen: Vec<SocketAddr>, upstream: Option<Upstream>) -> Result<FrontPlan, Failure> {
+    let app_port = match &upstream {
+        Some(Upstream::Tcp(address)) => address.ip().is_loopback().then_some(address.port()),
+        Some(Upstream::Unix(_)) | None => None,
+    };
     let known = upstream.as_ref().map(ToString::to_string);
     let config = config(given, upstream)?;
     let stdout = config.access_log == Some(AccessLog::Stdout);
     let json = serde_json::to_string(&config).map_err(|error| given.usage(error))?;
-    Ok(FrontPlan { listen, words: vec![SERVE_VERB.into(), json.into()], upstream: known, app_listens, stdout })
+    Ok(FrontPlan { listen, words: vec![SERVE_VERB.into(), json.into()], upstream: known, app_port, stdout })
 }
 
 fn listeners(given: &Given) -> Result<Vec<SocketAddr>, Failure> {
