@@ -42,10 +42,10 @@ fn pipelining_what_comes_after_the_marked_answer_is_not_executed() {
     for round in 0..20 {
         let (app, mut front) = start();
         let mut client = front.client();
-        let mut writer = client.stream.try_clone().unwrap();
+        let mut to_front = client.stream.try_clone().unwrap();
         let writes = std::thread::spawn(move || {
             for n in 0..40 {
-                std::io::Write::write_all(&mut writer, post(&format!("/w{n}"), "body").as_bytes()).unwrap();
+                std::io::Write::write_all(&mut to_front, post(&format!("/w{n}"), "body").as_bytes()).unwrap();
             }
         });
         let mut answered = 0;

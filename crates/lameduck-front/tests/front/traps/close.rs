@@ -33,7 +33,7 @@ impl Met {
     fn sweep(&mut self, name: &str, clients: &mut [Client], centre: Instant, mut then: impl FnMut()) {
         let many = clients.len();
         let path = |n: usize| format!("/{name}-{n}");
-        let begin = centre - WIDTH;
+        let begin = centre.checked_sub(WIDTH).unwrap();
         thread::sleep(begin.saturating_duration_since(Instant::now() + Duration::from_millis(2)));
         let mut unsent = Vec::new();
         for (n, client) in clients.iter_mut().enumerate() {
@@ -174,7 +174,7 @@ fn a_request_is_sent_as_the_app_closes() {
             assert_eq!(client.answer().text(), "once");
         }
         // The app closes all of these at about the same time, without a look at what has come meanwhile.
-        let begin = Instant::now() + IDLE - WIDTH;
+        let begin = Instant::now() + IDLE.saturating_sub(WIDTH);
         let path = |n: usize| format!("/u{batch}-{n}");
         for (n, client) in clients.iter_mut().enumerate() {
             let due = begin + 2 * WIDTH * n as u32 / many;

@@ -57,7 +57,7 @@ impl Apart {
         self.commands.write_all(&[command.byte()]).unwrap();
     }
 
-    /// Anonymous memory, in bytes (proc_pid_status(5)).
+    /// Anonymous memory, in bytes (`proc_pid_status(5)`).
     fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
