@@ -8,8 +8,14 @@ use lameduck_front::Config;
 use super::super::rig::{Client, Front, until};
 use super::{SLACK, close, ends_clean, get, post, quick, start, start_with};
 
-fn pipelined(many: usize) -> String {
-    (0..many).map(|n| if n % 2 == 0 { get(&format!("/slow/5-{n}")) } else { post(&format!("/p{n}"), "body") }).collect()
+/// Requests in a row; one of them takes so long that the drain begins meanwhile.
+fn pipelined(many: usize, slow: usize) -> String {
+    let request = |n: usize| match n {
+        n if n == slow => get("/slow/150"),
+        n if n % 2 == 0 => get("/slow/2"),
+        n => post(&format!("/p{n}"), "body"),
+    };
+    (0..many).map(request).collect()
 }
 
 #[test]
@@ -18,7 +24,7 @@ fn pipelining_all_that_came_is_answered_and_the_last_one_says_close() {
         for command in [Command::LameDuck, Command::Close] {
             let (app, mut front) = start();
             let mut client = front.client();
-            client.send(pipelined(20));
+            client.send(pipelined(20, drained_at));
             for n in 0..20 {
                 if n == drained_at {
                     front.tell(command);
