@@ -501,12 +501,16 @@ impl Exchange<'_> {
     }
 
     /// Whether it makes sense to go on.
-    fn look(&self, client: &Client, account: &Account) -> Option<Fin> {
+    fn look(&mut self, client: &Client, account: &Account) -> Option<Fin> {
         let now = clock::coarse_ms();
         self.conn.expire_after(now, LOOK);
         let front = &account.front;
         if client.stream.is_broken() {
             return Some(Fin::ClientGone);
+        }
+        if !self.answer.out.is_empty() && self.answer.out.press(&client.stream) {
+            self.moved_ms = now;
+            account.sent(now);
         }
         let still_ms = now.saturating_sub(self.moved_ms);
         let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;
