@@ -299,7 +299,7 @@ impl Front {
             self.phase_since_ms.set(clock::coarse_ms());
             self.page.set_phase(phase);
             self.each(|conn| {
-                if conn.doing.get() == Doing::Http2 {
+                if matches!(conn.doing.get(), Doing::Http2 | Doing::Leaving) {
                     conn.tell(Order::Look);
                 }
             });
