@@ -181,7 +181,7 @@ impl Shared {
             Leaving::Finishing if idle => self.conn.expire_after(now, front.config.first_byte_grace),
             Leaving::No | Leaving::Finishing => self.conn.expire_after(now, Duration::ZERO),
             Leaving::Told(told) => {
-                let notice = if front.phase() == FrontPhase::LameDuck { NOTICE } else { SHORT_NOTICE };
+                let notice = if front.phase() < FrontPhase::Closing { NOTICE } else { SHORT_NOTICE };
                 self.conn.deadline_ms.set(told + notice.as_millis() as u64);
             }
         }
