@@ -230,7 +230,10 @@ fn write_head(out: &mut Vec<u8>, parts: &Parts, what: &request::Request, front: 
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| parts.headers.get("host").map(HeaderValue::as_bytes));
-    write_field(out, b"Host", host.unwrap_or_default());
+    match host {
+        Some(host) => write_field(out, b"Host", host),
+        None => request::write_own_host(out, &front.config.upstream),
+    }
     // Crumbs of a cookie become one field again (RFC 9113 section 8.2.3).
     let crumbs: Vec<&[u8]> = parts.headers.get_all("cookie").iter().map(HeaderValue::as_bytes).collect();
     if !crumbs.is_empty() {
