@@ -344,7 +344,9 @@ impl Upload {
                     if self.chunked {
                         let mut lines = Vec::new();
                         for (name, value) in trailers.iter().flatten() {
-                            write_field(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+                            if chunked::may_trail(name.as_str().as_bytes()) {
+                                write_field(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+                            }
                         }
                         chunked::encode_end(self.out.end(), &lines);
                     }

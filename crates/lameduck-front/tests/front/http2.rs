@@ -237,3 +237,19 @@ fn grpc_is_relayed_with_its_trailers() {
         tokio::task::spawn_blocking(move || drop(front)).await.unwrap();
     });
 }
+
+/// The same fields as behind chunks.
+#[test]
+fn trailers_that_would_frame_do_not_reach_the_app() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("content-length", "44"), ("host", "hidden"), ("x-forwarded-for", "hidden"), ("a", "b")] {
+            trailers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(post(&sender, "/t", b"abc".to_vec(), Some(trailers)).await.0, 200);
+    });
+    assert_eq!(app.seen.bodies.lock().unwrap()[0], b"abca: b\r\n");
+}
