@@ -31,7 +31,9 @@ fn main() {
                 load(target, kind, connections.parse().unwrap(), seconds.parse().unwrap()).await;
             }
             ["idle", target, connections] => idle(target, connections.parse().unwrap()).await,
-            _ => panic!("backend LISTEN | forward LISTEN TARGET | load TARGET KIND CONNECTIONS SECONDS | idle TARGET N"),
+            _ => {
+                panic!("backend LISTEN | forward LISTEN TARGET | load TARGET KIND CONNECTIONS SECONDS | idle TARGET N")
+            }
         }
     });
 }
@@ -39,7 +41,8 @@ fn main() {
 async fn backend(listen: &str) {
     let listener = TcpListener::bind(listen).await.unwrap();
     let answer = |length: usize| {
-        let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+        let mut bytes =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n").into_bytes();
         bytes.resize(bytes.len() + length, b'x');
         Rc::new(bytes)
     };

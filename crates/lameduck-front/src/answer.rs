@@ -175,6 +175,14 @@ impl Answer {
         }
     }
 
+    /// Whether the client can tell the end of the body only by the end of the connection.
+    pub fn ends_with_connection(&self) -> bool {
+        self.response.is_some_and(|response| {
+            let framed = matches!(response.framing, response::Framing::None | response::Framing::Length(_));
+            !framed && !response.chunked_to(self.asked)
+        })
+    }
+
     /// An event stream is to end: now, if it is between two events, or else with the next one.
     pub fn end_events(&mut self) {
         self.ends_with_event = true;

@@ -44,12 +44,7 @@ impl Client {
 /// of its are here already: then the last of them tells it.
 pub fn leaving(front: &Front, conn: &Conn, nothing_more_is_here: bool) -> bool {
     match front.phase() {
-        FrontPhase::Serving => {
-            let age = front.config.max_connection_age.as_millis() as u64;
-            // A tenth more or less, so that connections that came together do not leave together.
-            let age = age - age / 10 + age / 5 * u64::from(conn.jitter) / (1 << 16);
-            age > 0 && clock::coarse_ms().saturating_sub(conn.opened_ms) >= age
-        }
+        FrontPhase::Serving => conn.is_old(clock::coarse_ms(), front.config.max_connection_age),
         FrontPhase::LameDuck => nothing_more_is_here,
         FrontPhase::Closing | FrontPhase::Closed => nothing_more_is_here || front.ended(),
     }
@@ -60,7 +55,7 @@ enum Next {
     Request(Box<Incoming>),
     Http2,
     Refused(Refusal),
-    BadBody,
+    BadBody(Box<Incoming>),
     /// The head did not come in time.
     TooSlow,
     /// Nothing more: our side may be closed.
@@ -94,10 +89,7 @@ pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
                 front.page.add(Slot::Refused, 1);
                 Box::pin(refuse(&front, &mut client, refusal.status(), &refusal.to_string())).await
             }
-            Next::BadBody => {
-                front.page.add(Slot::Refused, 1);
-                Box::pin(refuse(&front, &mut client, 400, "the request's body is not properly chunked")).await
-            }
+            Next::BadBody(incoming) => Box::pin(exchange::refuse(&front, &mut client, incoming)).await,
             Next::TooSlow => Box::pin(refuse(&front, &mut client, 408, "the request head did not come in time")).await,
             Next::Quiet => {
                 front.page.add(Slot::ShedIdle, u64::from(front.draining()));
@@ -230,12 +222,13 @@ fn parse_at(front: &Rc<Front>, conn: &Conn, peer: IpAddr, bytes: &[u8]) -> (Opti
         told.id = request::id_of(&out);
     }
     let mut body = Body::of(request.framing);
-    let Ok(taken) = body.take(&bytes[request.length..], &mut out) else {
-        return (Some(Next::BadBody), bytes.len());
-    };
+    let taken = body.take(&bytes[request.length..], &mut out);
     let at_us = if told.is_some() { clock::precise_us() } else { 0 };
-    let used = request.length + taken;
-    (Some(Next::Request(Box::new(Incoming { request, bytes: out, body, told, at_us }))), used)
+    let incoming = Box::new(Incoming { request, bytes: out, body, told, at_us });
+    match taken {
+        Ok(taken) => (Some(Next::Request(incoming)), request.length + taken),
+        Err(_) => (Some(Next::BadBody(incoming)), bytes.len()),
+    }
 }
 
 /// What an order means to a connection on which no request is in flight.

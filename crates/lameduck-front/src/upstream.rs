@@ -110,7 +110,8 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn begin(front: &'a Front, bytes: usize) -> Option<Held<'a>> {
-        front.hold(bytes).then_some(Held { front, bytes })
+        // Made only where it counts: its end counts too.
+        front.hold(bytes).then(|| Held { front, bytes })
     }
 }
 

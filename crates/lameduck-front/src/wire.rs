@@ -79,6 +79,11 @@ impl Stream {
         let _ = rustix::net::shutdown(self, Shutdown::Write);
     }
 
+    /// From now on its end is a reset (`SO_LINGER`, socket(7)).
+    pub fn reset_at_close(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(std::time::Duration::ZERO));
+    }
+
     /// Whether nothing has come since it was last read, as far as the runtime knows: no system call while all is quiet.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [0];

@@ -184,6 +184,24 @@ fn the_time_being_over_is_said() {
     front.ends_within(Duration::from_secs(3));
 }
 
+#[test]
+fn an_old_connection_is_asked_to_leave() {
+    let app = App::start();
+    let config = Config { max_connection_age: Duration::from_secs(1), ..Config::default() };
+    let front = Front::start(app.address, config);
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        assert_eq!(fetch(&sender, "/a").await.0, 200);
+        assert_eq!(front.figures().shed_by_goaway, 0);
+        while front.figures().shed_by_goaway == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // It may still be used for a while.
+        assert_eq!(front.figures().connections, 1);
+    });
+    until("it has left", || front.figures().connections == 0);
+}
+
 /// gRPC goes to an app that speaks HTTP/2, with its trailers.
 #[test]
 fn grpc_is_relayed_with_its_trailers() {

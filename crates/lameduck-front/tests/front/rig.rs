@@ -4,8 +4,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,10 @@ impl Front {
     }
 
     pub fn with(config: Config) -> Front {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Front::on(TcpListener::bind("127.0.0.1:0").unwrap(), config)
+    }
+
+    pub fn on(listener: TcpListener, config: Config) -> Front {
         let address = listener.local_addr().unwrap();
         let (commands, theirs) = UnixStream::pair().unwrap();
         let page = page();
@@ -40,8 +43,13 @@ impl Front {
         Front { address, page, commands: Some(commands), thread: Some(thread) }
     }
 
-    pub fn tell(&mut self, command: Command) {
+    /// Tells, and does not wait until it is heard.
+    pub fn say(&mut self, command: Command) {
         self.commands.as_mut().unwrap().write_all(&[command.byte()]).unwrap();
+    }
+
+    pub fn tell(&mut self, command: Command) {
+        self.say(command);
         let phase = match command {
             Command::LameDuck => FrontPhase::LameDuck,
             Command::Close | Command::End => FrontPhase::Closing,
@@ -115,7 +123,10 @@ impl Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
+        Client::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
@@ -197,6 +208,11 @@ impl Client {
         bytes
     }
 
+    /// Whether the connection ended before another byte; a reset is an error.
+    pub fn is_over(&mut self) -> io::Result<bool> {
+        Ok(self.reader.fill_buf()?.is_empty())
+    }
+
     /// How the connection ends, when nothing more is expected: `Ok` is FIN, `Err` is a reset.
     pub fn end(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();
@@ -213,6 +229,9 @@ impl Client {
 pub struct App {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,
+    open: Arc<Mutex<Vec<Weak<TcpStream>>>>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -221,11 +240,23 @@ pub struct Seen {
     pub connections: AtomicU64,
     pub heads: Mutex<Vec<String>>,
     pub bodies: Mutex<Vec<Vec<u8>>>,
+    /// With what codes WebSockets were closed.
+    pub codes: Mutex<Vec<u16>>,
 }
 
 impl Seen {
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    pub fn closes(&self) -> Vec<u16> {
+        self.codes.lock().unwrap().clone()
+    }
+
+    /// The paths that were asked for.
+    pub fn paths(&self) -> Vec<String> {
+        let heads = self.heads.lock().unwrap();
+        heads.iter().filter_map(|head| head.split(' ').nth(1)).map(String::from).collect()
     }
 
     pub fn count(&self, path: &str) -> usize {
@@ -241,21 +272,39 @@ impl App {
     pub fn on(listener: TcpListener) -> App {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
-        let shared = Arc::clone(&seen);
-        thread::spawn(move || {
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let over = Arc::new(AtomicBool::new(false));
+        let (shared, all, ends) = (Arc::clone(&seen), Arc::clone(&open), Arc::clone(&over));
+        let thread = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if ends.load(Ordering::SeqCst) {
+                    return;
+                }
                 shared.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(&shared);
+                let stream = Arc::new(stream);
+                all.lock().unwrap().push(Arc::downgrade(&stream));
                 thread::spawn(move || {
-                    let _ = converse(stream, &shared);
+                    let _ = converse(&stream, &shared);
                 });
             }
         });
-        App { address, seen }
+        App { address, seen, open, over, thread: Some(thread) }
+    }
+
+    /// Ends as a process does: its listener and all its connections with it.
+    pub fn stop(mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        self.thread.take().unwrap().join().unwrap();
+        for stream in self.open.lock().unwrap().iter().filter_map(Weak::upgrade) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
-fn converse(mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
+fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
+    let mut stream = accepted.try_clone()?;
     stream.set_nodelay(true)?;
     let mut client = Client { reader: BufReader::new(stream.try_clone()?), stream: stream.try_clone()? };
     loop {
@@ -298,17 +347,8 @@ fn converse(mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
                 }
                 stream.write_all(b"0\r\n\r\n")?;
             }
-            "events" => {
-                stream.write_all(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-                )?;
-                loop {
-                    // An event in two parts, so that an end between them shows.
-                    stream.write_all(b"7\r\ndata: a\r\n")?;
-                    thread::sleep(Duration::from_millis(30));
-                    stream.write_all(b"3\r\nb\n\n\r\n")?;
-                    thread::sleep(Duration::from_millis(30));
-                }
+            "events" | "mute" | "silent" | "ws" | "ws-parts" | "flood" => {
+                return go_on(verb, &mut client, &mut stream, seen);
             }
             "close" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")?;
@@ -340,12 +380,6 @@ fn converse(mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
                 return Ok(());
             }
             "raw" => stream.write_all(percent(value).as_bytes())?,
-            "ws" => {
-                stream.write_all(
-                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-                )?;
-                return echo_frames(&mut client.reader, &mut stream);
-            }
             _ => {
                 let answer = format!("{verb} {}", body.len());
                 let length = answer.len();
@@ -358,13 +392,65 @@ fn converse(mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
     }
 }
 
+/// What the app goes on with until the connection ends.
+fn go_on(verb: &str, client: &mut Client, stream: &mut TcpStream, seen: &Seen) -> io::Result<()> {
+    match verb {
+        "events" => {
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            loop {
+                // An event in two parts, so that an end between them shows.
+                stream.write_all(b"7\r\ndata: a\r\n")?;
+                thread::sleep(Duration::from_millis(30));
+                stream.write_all(b"3\r\nb\n\n\r\n")?;
+                thread::sleep(Duration::from_millis(30));
+            }
+        }
+        // An event that is not complete and never will be.
+        "mute" => {
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            stream.write_all(b"7\r\ndata: a\r\n")?;
+            client.end().map(|_| ())
+        }
+        "ws" => {
+            stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")?;
+            echo_frames(&mut client.reader, stream, seen)
+        }
+        "ws-parts" => {
+            stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")?;
+            // One byte of a frame, the rest of it a little later, for as long as nobody says anything.
+            stream.set_read_timeout(Some(Duration::from_millis(40)))?;
+            loop {
+                stream.write_all(b"\x82\x06a")?;
+                thread::sleep(Duration::from_millis(40));
+                stream.write_all(b"bcdef")?;
+                if !client.reader.fill_buf().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                    return echo_frames(&mut client.reader, stream, seen);
+                }
+            }
+        }
+        "flood" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b"4000\r\n", [b'x'; 0x4000].as_slice(), b"\r\n"].concat())?;
+            }
+        }
+        _ => client.end().map(|_| ()),
+    }
+}
+
 /// `_` for a blank, `~` for CRLF: enough to write an answer into a path.
 fn percent(text: &str) -> String {
     text.replace('_', " ").replace('~', "\r\n")
 }
 
 /// Echoes WebSocket messages unmasked; answers Close with Close and ends.
-fn echo_frames(reader: &mut impl Read, stream: &mut TcpStream) -> io::Result<()> {
+fn echo_frames(reader: &mut impl Read, stream: &mut TcpStream, seen: &Seen) -> io::Result<()> {
     loop {
         let mut start = [0; 2];
         reader.read_exact(&mut start)?;
@@ -380,6 +466,7 @@ fn echo_frames(reader: &mut impl Read, stream: &mut TcpStream) -> io::Result<()>
         frame.extend_from_slice(&payload);
         stream.write_all(&frame)?;
         if start[0] & 0x0f == 8 {
+            seen.codes.lock().unwrap().push(u16::from_be_bytes([payload[0], payload[1]]));
             return Ok(());
         }
     }
