@@ -178,11 +178,15 @@ fn parse<R>(
         (_, false, Some(length)) => Framing::Length(length),
         (_, false, None) => Framing::UntilClose,
     };
+    // Some apps send the body to which this length belongs all the same, and a moment later: it is not to be taken for the
+    // next answer.
+    let may_send_body = framing == Framing::None && (seen.chunked || seen.length.is_some_and(|length| length > 0));
     let mut response = Response {
         length,
         status,
         framing,
         app_keeps: framing != Framing::UntilClose
+            && !may_send_body
             // Both lengths: the second one is not to be believed, nor is what follows (RFC 9112 section 6.3).
             && !(seen.chunked && seen.length.is_some())
             && if version == 0 { seen.options.keep_alive } else { !seen.options.close },

@@ -255,3 +255,40 @@ fn grpc_is_relayed_with_its_trailers() {
         tokio::task::spawn_blocking(move || drop(front)).await.unwrap();
     });
 }
+
+/// What HTTP/1.1 has no words for is refused, not written into a request line.
+#[test]
+fn targets_without_a_form_in_http_1_1_are_refused() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        assert_eq!(fetch(&sender, "/a?b").await.0, 200);
+        let check = async |request: http::request::Builder, status: u16| {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), status);
+        };
+        check(Request::get("http://user@x/a"), 400).await;
+        check(Request::get("http://x/a").header("content-length", "0").header("content-length", "0"), 400).await;
+        check(Request::options("*"), 200).await;
+    });
+    assert_eq!(app.seen.count("*"), 1);
+    assert_eq!(app.seen.requests(), 2);
+}
+
+/// The same fields as behind chunks.
+#[test]
+fn trailers_that_would_frame_do_not_reach_the_app() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("content-length", "44"), ("host", "hidden"), ("x-forwarded-for", "hidden"), ("a", "b")] {
+            trailers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(post(&sender, "/t", b"abc".to_vec(), Some(trailers)).await.0, 200);
+    });
+    assert_eq!(app.seen.bodies.lock().unwrap()[0], b"abca: b\r\n");
+}
