@@ -362,6 +362,12 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
                 stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes())?;
                 stream.write_all(&vec![b'x'; size])?;
             }
+            "sloppy" => {
+                // The content comes a moment after the head, and to HEAD too.
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")?;
+                thread::sleep(Duration::from_millis(5));
+                stream.write_all(b"sloppy")?;
+            }
             "once" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nonce")?;
                 // Closed without a word, as servers with an idle timeout do.
