@@ -9,7 +9,8 @@ use lameduck_core::front::{FrontPhase, Slot};
 use tokio::net::TcpStream;
 
 use crate::clock;
-use crate::exchange::{self, After, Body, Incoming};
+use crate::exchange::{self, After, Incoming};
+use crate::message::body::Body;
 use crate::message::reply;
 use crate::message::request::{self, Refusal, Told};
 use crate::proxy_protocol;

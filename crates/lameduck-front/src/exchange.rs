@@ -9,9 +9,9 @@ use lameduck_core::front::Slot;
 use crate::access::Ended;
 use crate::account::Account;
 use crate::answer::Answer;
-use crate::chunked::{self, Decoder};
 use crate::clock;
 use crate::connection::{Client, leaving};
+use crate::message::body::Body;
 use crate::message::reply;
 use crate::message::request::{self, Request, Told};
 use crate::state::{Conn, Doing, Front, Order};
@@ -36,57 +36,6 @@ pub struct Incoming {
     pub told: Option<Told>,
     /// When it came, in microseconds; only where there is a log.
     pub at_us: u64,
-}
-
-/// What is still to come of a request's body.
-#[derive(Debug)]
-pub enum Body {
-    /// Nothing.
-    Done,
-    /// This many bytes.
-    Length(u64),
-    /// Chunks.
-    Chunked(Box<Decoder>),
-}
-
-impl Body {
-    /// What a request's head promises.
-    pub fn of(framing: request::Framing) -> Body {
-        match framing {
-            request::Framing::None | request::Framing::Length(0) => Body::Done,
-            request::Framing::Length(length) => Body::Length(length),
-            request::Framing::Chunked => Body::Chunked(Box::default()),
-        }
-    }
-
-    const fn is_done(&self) -> bool {
-        matches!(self, Body::Done)
-    }
-
-    /// Takes what belongs to the body from the beginning of `input` and adds it to `out` as the app is to see it. Returns
-    /// how much that was.
-    pub fn take(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, chunked::Wrong> {
-        match self {
-            Body::Done => Ok(0),
-            Body::Length(left) => {
-                let n = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                out.extend_from_slice(&input[..n]);
-                *left -= n as u64;
-                if *left == 0 {
-                    *self = Body::Done;
-                }
-                Ok(n)
-            }
-            Body::Chunked(decoder) => {
-                let n = decoder.decode(input, &mut |piece| chunked::encode_chunk(out, piece))?;
-                if decoder.is_done() {
-                    chunked::encode_end(out, decoder.trailers());
-                    *self = Body::Done;
-                }
-                Ok(n)
-            }
-        }
-    }
 }
 
 /// What becomes of the client's connection.

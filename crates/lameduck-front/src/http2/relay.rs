@@ -19,6 +19,7 @@ use crate::access::Ended;
 use crate::account::Account;
 use crate::clock;
 use crate::config::UpstreamProtocol;
+use crate::message::request::NO_HOST;
 use crate::state::Front;
 use crate::upstream::{self, NoApp};
 
@@ -132,7 +133,7 @@ fn absolute(uri: &Uri, host: Option<&str>) -> Uri {
     parts.authority = parts
         .authority
         .or_else(|| host.and_then(|host| host.parse().ok()))
-        .or_else(|| Some(http::uri::Authority::from_static("localhost")));
+        .or_else(|| Some(http::uri::Authority::from_static(NO_HOST)));
     parts.path_and_query = parts.path_and_query.or_else(|| Some(http::uri::PathAndQuery::from_static("/")));
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }

@@ -279,7 +279,7 @@ fn write_head(out: &mut Vec<u8>, parts: &Parts, what: &request::Request, front: 
             }
         }
     }
-    request::write_who(out, front, &parts.headers, peer);
+    request::write_who(out, front, &parts.headers, host, peer);
     match what.framing {
         request::Framing::None => {}
         request::Framing::Length(length) => write_field(out, b"content-length", length.to_string().as_bytes()),

@@ -1,6 +1,7 @@
-//! HTTP/1.1 heads: read strictly, written anew (RFC 9112). What reaches the other side is never the bytes that were
+//! HTTP/1.1 messages: read strictly, written anew (RFC 9112). What reaches the other side is never the bytes that were
 //! received but what they were understood to mean, so that both sides understand the same.
 
+pub mod body;
 pub mod fields;
 pub mod reply;
 pub mod request;

@@ -125,6 +125,9 @@ pub struct Request {
     pub long_poll: Option<u16>,
 }
 
+/// Who is asked where a request does not say: HTTP/1.0 needs no `Host`, HTTP/1.1 does, and nginx takes no empty one.
+pub const NO_HOST: &str = "localhost";
+
 /// What the access log says of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
@@ -350,18 +353,21 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Writes the fields that go on to the app, all but those that frame the message and the connection.
+/// Writes the fields that go on to the app, all but those that frame the message and the connection. `Connection` takes away
+/// what it names, but not what vouches for the client: that would be the client's to take away (CVE-2022-31813).
 fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority: Option<&str>, context: &Context<'_>) {
     let forwarded = context.config.forwarded;
-    match authority {
-        _ if seen.has_host => {}
-        Some(authority) => write_field(out, b"Host", authority.as_bytes()),
-        None => write_own_host(out, &context.config.upstream),
+    let host = all.iter().find(|field| fields::kind(field.name.as_bytes()) == Kind::Host);
+    let asked = authority.map(str::as_bytes).or(host.map(|host| host.value));
+    match (host, asked) {
+        (Some(_), _) => {}
+        (None, Some(asked)) => write_field(out, b"Host", asked),
+        (None, None) => write_own_host(out, &context.config.upstream),
     }
     for field in all {
         let name = field.name.as_bytes();
         match fields::kind(name) {
-            Kind::Host => write_field(out, name, authority.map_or(field.value, str::as_bytes)),
+            Kind::Host => write_field(out, name, asked.unwrap_or_default()),
             Kind::Connection
             | Kind::ContentLength
             | Kind::TransferEncoding
@@ -371,15 +377,10 @@ fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority
             | Kind::Disguised => {}
             Kind::ForwardedFor if forwarded == Forwarded::XForwarded => {}
             Kind::Forwarded if forwarded == Forwarded::Forwarded => {}
-            Kind::Expect
-            | Kind::UserAgent
-            | Kind::RequestId
-            | Kind::ForwardedFor
-            | Kind::ForwardedProto
-            | Kind::ForwardedHost
-            | Kind::Forwarded
-            | Kind::ContentType
-            | Kind::Other => {
+            Kind::RequestId | Kind::ForwardedFor | Kind::ForwardedProto | Kind::ForwardedHost | Kind::Forwarded => {
+                write_field(out, name, field.value);
+            }
+            Kind::Expect | Kind::UserAgent | Kind::ContentType | Kind::Other => {
                 if !seen.options.names(field) {
                     write_field(out, name, field.value);
                 }
@@ -391,7 +392,7 @@ fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority
     }
     match forwarded {
         Forwarded::Off => {}
-        Forwarded::XForwarded => write_x_forwarded(out, all, context.client),
+        Forwarded::XForwarded => write_x_forwarded(out, all, asked, context.client),
         Forwarded::Forwarded => write_forwarded(out, all, context.client),
     }
 }
@@ -401,12 +402,12 @@ fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority
 pub fn write_own_host(out: &mut Vec<u8>, upstream: &Upstream) {
     match upstream {
         Upstream::Tcp(address) => write_field(out, b"Host", address.to_string().as_bytes()),
-        Upstream::Unix(_) => write_field(out, b"Host", b"localhost"),
+        Upstream::Unix(_) => write_field(out, b"Host", NO_HOST.as_bytes()),
     }
 }
 
 /// `X-Forwarded-For` grows by the client; `-Proto` and `-Host` are kept where somebody has set them.
-fn write_x_forwarded(out: &mut Vec<u8>, all: &[Field<'_>], client: IpAddr) {
+fn write_x_forwarded(out: &mut Vec<u8>, all: &[Field<'_>], host: Option<&[u8]>, client: IpAddr) {
     let of = |wanted: Kind| all.iter().filter(move |field| fields::kind(field.name.as_bytes()) == wanted);
     out.extend_from_slice(b"X-Forwarded-For: ");
     for field in of(Kind::ForwardedFor) {
@@ -419,9 +420,9 @@ fn write_x_forwarded(out: &mut Vec<u8>, all: &[Field<'_>], client: IpAddr) {
         write_field(out, b"X-Forwarded-Proto", b"http");
     }
     if of(Kind::ForwardedHost).next().is_none()
-        && let Some(host) = of(Kind::Host).next()
+        && let Some(host) = host
     {
-        write_field(out, b"X-Forwarded-Host", host.value);
+        write_field(out, b"X-Forwarded-Host", host);
     }
 }
 
@@ -440,7 +441,7 @@ fn write_forwarded(out: &mut Vec<u8>, all: &[Field<'_>], client: IpAddr) {
 }
 
 /// Who the client is, for a request that came over HTTP/2.
-pub fn write_who(out: &mut Vec<u8>, front: &Front, all: &http::HeaderMap, client: IpAddr) {
+pub fn write_who(out: &mut Vec<u8>, front: &Front, all: &http::HeaderMap, host: Option<&[u8]>, client: IpAddr) {
     let fields: Vec<Field<'_>> =
         all.iter().map(|(name, value)| Field { name: name.as_str(), value: value.as_bytes() }).collect();
     if front.config.request_id && !all.contains_key("x-request-id") {
@@ -449,7 +450,7 @@ pub fn write_who(out: &mut Vec<u8>, front: &Front, all: &http::HeaderMap, client
     }
     match front.config.forwarded {
         Forwarded::Off => {}
-        Forwarded::XForwarded => write_x_forwarded(out, &fields, client),
+        Forwarded::XForwarded => write_x_forwarded(out, &fields, host, client),
         Forwarded::Forwarded => write_forwarded(out, &fields, client),
     }
 }
@@ -553,6 +554,23 @@ mod tests {
     fn a_request_without_a_host_goes_on_with_one() {
         check("GET /b HTTP/1.0\r\n\r\n", "GET /b HTTP/1.1\r\nHost: 127.0.0.1:3000\r\n\r\n");
         check("GET http://a:1/b HTTP/1.0\r\n\r\n", "GET /b HTTP/1.1\r\nHost: a:1\r\n\r\n");
+    }
+
+    #[test]
+    fn the_host_that_is_passed_on_is_the_one_that_was_asked() {
+        let config = Config { forwarded: Forwarded::XForwarded, ..Config::default() };
+        let (_, written) = with(&config, "GET http://a/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(written.contains("\r\nX-Forwarded-Host: a\r\n"), "{written}");
+    }
+
+    #[test]
+    fn connection_does_not_take_away_who_the_client_is() {
+        let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: 5\r\nForwarded: for=a\r\n";
+        let names = "X-Forwarded-For, X-Forwarded-Proto, X-Request-Id, Forwarded";
+        check(
+            &format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {names}\r\n{fields}\r\n"),
+            &format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"),
+        );
     }
 
     #[test]

@@ -164,7 +164,8 @@ fn parse<R>(
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Wrong::TooLarge),
         Err(error) => return Err(Wrong::Syntax(error)),
     };
-    let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+    // Below 100 there is no status (RFC 9110 section 15): neither an interim answer nor one with a body.
+    let (Some(status @ 100..), Some(version)) = (parsed.code, parsed.version) else {
         return Err(Wrong::Syntax(httparse::Error::Status));
     };
     let seen = Seen::of(parsed.headers)?;
@@ -181,14 +182,16 @@ fn parse<R>(
     // Some apps send the body to which this length belongs all the same, and a moment later: it is not to be taken for the
     // next answer.
     let may_send_body = framing == Framing::None && (seen.chunked || seen.length.is_some_and(|length| length > 0));
+    // Chunks beside a length, or in HTTP/1.0, which has none: who sends that is not to be believed in what follows either (RFC
+    // 9112 sections 6.1 and 6.3).
+    let is_doubtful = seen.chunked && (seen.length.is_some() || version == 0);
     let mut response = Response {
         length,
         status,
         framing,
         app_keeps: framing != Framing::UntilClose
             && !may_send_body
-            // Both lengths: the second one is not to be believed, nor is what follows (RFC 9112 section 6.3).
-            && !(seen.chunked && seen.length.is_some())
+            && !is_doubtful
             && if version == 0 { seen.options.keep_alive } else { !seen.options.close },
         idle_hint_s: seen.idle_hint_s,
         closes: false,
@@ -357,6 +360,21 @@ mod tests {
         let both = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (response, written) = read_one(both, ASKED).unwrap();
         assert!(!response.app_keeps && !written.contains("Content-Length"), "{written}");
+    }
+
+    #[test]
+    fn below_100_there_is_no_status() {
+        for status in ["099", "000"] {
+            let wrong = read_one(&format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n"), ASKED).unwrap_err();
+            assert_eq!(wrong, Wrong::Syntax(httparse::Error::Status));
+        }
+    }
+
+    #[test]
+    fn an_app_that_sends_chunks_by_http_1_0_is_not_used_again() {
+        let head = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (response, _) = read_one(head, ASKED).unwrap();
+        assert!(!response.app_keeps);
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn slow_heads_do_not_hold_the_drain_and_do_not_count() {
     assert_eq!(front.client().get("/before").status, 200);
     until("the client has left", || front.figures().connections == 0);
     let mut client = front.client();
+    client.send("\r\n");
     let drips = drip(&client);
     until("it is there", || front.figures().connections == 1);
     let before = front.figures();
