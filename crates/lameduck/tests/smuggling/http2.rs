@@ -26,6 +26,8 @@ pub struct Vector {
     pub trailers: Vec<(String, String)>,
     /// The body of the request that goes on to the app, if it is to.
     pub body: Option<String>,
+    /// Whether the stream is reset after that, which may come first.
+    pub is_reset: bool,
 }
 
 fn vector(name: &str, changes: &[(&str, &str)], data: &[&str], body: Option<&str>) -> Vector {
@@ -46,6 +48,7 @@ fn vector(name: &str, changes: &[(&str, &str)], data: &[&str], body: Option<&str
         data: data.iter().map(|&data| data.to_owned()).collect(),
         trailers: Vec::new(),
         body: body.map(str::to_owned),
+        is_reset: false,
     }
 }
 
@@ -61,6 +64,9 @@ pub fn all() -> Vec<Vector> {
     framing(&mut refused);
     pseudo_fields(&mut refused);
     served(|name, changes, data, body| all.push(vector(name, changes, data, Some(body))));
+    // What is more than that comes to nothing.
+    let nothing = vector("a length of nothing", &[("content-length", "0")], &["hello"], Some(""));
+    all.push(Vector { is_reset: true, ..nothing });
     for (name, value, goes_on) in [
         ("a", "b", true),
         ("content-length", "0", true),
@@ -181,8 +187,6 @@ fn served(mut served: impl FnMut(&str, &[(&str, &str)], &[&str], &str)) {
     ] {
         served("a field", &[(name, value)], &[HIDDEN], HIDDEN);
     }
-    // What is more than that comes to nothing: the stream is reset.
-    served("a length of nothing", &[("content-length", "0")], &["hello"], "");
     for authority in ["x", "(none)"] {
         served("of all", &[(":method", "OPTIONS"), (":path", "*"), (":authority", authority)], &[], "");
         served("of the root", &[(":method", "OPTIONS"), (":path", "/"), (":authority", authority)], &[], "");
