@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|matrix`.
+//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -7,9 +7,11 @@
 )]
 
 mod bench;
+mod built;
 mod matrix;
 mod packages;
 mod slim;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -24,6 +26,9 @@ cargo xtask TASK
          [--mode front|front-killed|observe|plain] [--json FILE]
                              Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are
                              not made again. Fails where a request was lost or a stop took too long.
+  soak [--minutes 10] [--rate 60] [--seed N] [--json FILE]
+                             The front between an app and clients that fail in every way there is, so many sessions a
+                             second. Fails where anything is left of them: descriptors, memory, an entry in the books.
 ";
 
 fn main() -> ExitCode {
@@ -48,6 +53,7 @@ fn run() -> anyhow::Result<ExitCode> {
         }),
         "bench" => bench::bench(&rest),
         "matrix" => matrix::matrix(&rest),
+        "soak" => soak::soak(&rest),
         _ => {
             eprint!("{HELP}");
             Ok(ExitCode::from(2))

@@ -15,8 +15,8 @@ use lameduck_drill::profile::ALL as PROFILES;
 use lameduck_drill::servers::{ALL as SERVERS, Server};
 use serde_json::{Value, json};
 
-use crate::packages;
 use crate::test::root;
+use crate::{built, packages};
 
 const SCHEMA: &str = "lameduck.matrix/1";
 /// Servers drilled where none are named.
@@ -141,7 +141,7 @@ fn options(args: &[String]) -> anyhow::Result<Options> {
 pub fn matrix(args: &[String]) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
     packages::provide();
-    let lameduck = release_binary()?;
+    let lameduck = built::release(&["--package", "lameduck"], "lameduck")?;
     let mut document = read(options.file.as_deref())?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let folder = target.join("matrix");
@@ -194,25 +194,6 @@ fn is(entry: &Value, key: &Value) -> bool {
 
 fn has(entry: &Value, key: &Value) -> bool {
     key.as_object().is_some_and(|key| key.iter().all(|(name, value)| entry[name] == *value))
-}
-
-/// The program as it is shipped: a client that is not optimised would take the CPU that the servers need.
-fn release_binary() -> anyhow::Result<PathBuf> {
-    let build = ["build", "--release", "--quiet", "--package", "lameduck", "--message-format=json-render-diagnostics"];
-    let output = Command::new(env!("CARGO"))
-        .args(build)
-        .env_remove("RUSTFLAGS")
-        .current_dir(root())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo build")?;
-    ensure!(output.status.success(), "cargo {}: {}", build.join(" "), output.status);
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let program = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
-        let own = message["target"]["name"] == "lameduck";
-        message["executable"].as_str().filter(|_| own).map(PathBuf::from)
-    });
-    program.context("cargo build said of no program")
 }
 
 /// Writes and builds a server's files.

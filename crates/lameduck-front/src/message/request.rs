@@ -469,6 +469,8 @@ pub fn id_of(written: &[u8]) -> String {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn with(config: &Config, input: &str) -> Result<(Request, String), Refusal> {
@@ -627,6 +629,56 @@ mod tests {
         let whole = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         for end in 0..whole.len() {
             assert_eq!(read(&whole[..end], &context, &mut Vec::new(), None), Ok(None), "{end}");
+        }
+    }
+
+    /// Lines of which every one means something, now and then with something in between.
+    fn head() -> impl Strategy<Value = Vec<u8>> {
+        let line = proptest::sample::select(vec!["GET / HTTP/1.1", "POST http://a/b HTTP/1.1", "HEAD /?c HTTP/1.0"]);
+        let field = proptest::sample::select(vec![
+            "Host: x",
+            "Content-Length: 07",
+            "Transfer-Encoding: Chunked",
+            "Connection: A, Host, upgrade",
+            "Connection: close",
+            "Upgrade: websocket",
+            "TE: trailers",
+            "Keep-Alive: 5",
+            "Expect: 100-continue",
+            "X-Request-Id: 1",
+            "A: \t b \t",
+            "",
+        ]);
+        let fields = proptest::collection::vec(field, 0..6);
+        (line, fields, proptest::option::of((any::<usize>(), any::<u8>()))).prop_map(|(line, fields, odd)| {
+            let mut head = format!("{line}\r\n{}\r\n\r\n", fields.join("\r\n")).into_bytes();
+            if let Some((at, byte)) = odd {
+                let at = at % head.len();
+                head.insert(at, byte);
+            }
+            head
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_reads_back_as_itself(head in head()) {
+            let config = Config::default();
+            let context = Context { config: &config, client: Ipv4Addr::LOCALHOST.into(), new_id: 0 };
+            let (mut out, mut again) = (Vec::new(), Vec::new());
+            if let Ok(Some(request)) = read(&head, &context, &mut out, None) {
+                for end in 0..request.length {
+                    prop_assert_eq!(read(&head[..end], &context, &mut Vec::new(), None), Ok(None));
+                }
+                let same = read(&out, &context, &mut again, None).unwrap().unwrap();
+                prop_assert_eq!(out.escape_ascii().to_string(), again.escape_ascii().to_string());
+                prop_assert_eq!((same.length, same.framing, same.upgrade), (out.len(), request.framing, request.upgrade));
+                let text = String::from_utf8_lossy(&out).to_ascii_lowercase();
+                let count = |name: &str| text.matches(&format!("\r\n{name}: ")).count();
+                prop_assert_eq!(count("host"), 1);
+                let framed = usize::from(request.framing != Framing::None);
+                prop_assert_eq!(count("content-length") + count("transfer-encoding"), framed);
+            }
         }
     }
 }

@@ -307,6 +307,8 @@ impl<'a> Seen<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ASKED: Asked = Asked { head: false, http10: false, keep_alive: true, upgrade: false };
@@ -413,5 +415,56 @@ mod tests {
         let (response, _) =
             read_one("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n", ASKED).unwrap();
         assert!(response.events);
+    }
+
+    /// Lines of which every one means something, now and then with something in between.
+    fn head() -> impl Strategy<Value = Vec<u8>> {
+        let line =
+            proptest::sample::select(vec!["HTTP/1.1 200 OK", "HTTP/1.0 304", "HTTP/1.1 103 A", "HTTP/1.1 101 S"]);
+        let field = proptest::sample::select(vec![
+            "Content-Length: 07",
+            "Transfer-Encoding: Chunked",
+            "Connection: A, keep-alive",
+            "Connection: close",
+            "Upgrade: websocket",
+            "Keep-Alive: timeout=5",
+            "Content-Type: text/event-stream",
+            "A: \t b \t",
+            "",
+        ]);
+        let fields = proptest::collection::vec(field, 0..6);
+        (line, fields, proptest::option::of((any::<usize>(), any::<u8>()))).prop_map(|(line, fields, odd)| {
+            let mut head = format!("{line}\r\n{}\r\n\r\n", fields.join("\r\n")).into_bytes();
+            if let Some((at, byte)) = odd {
+                let at = at % head.len();
+                head.insert(at, byte);
+            }
+            head
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_reads_back_as_itself(bytes in head(), asked in any::<[bool; 4]>()) {
+            let [head, http10, keep_alive, upgrade] = asked;
+            let asked = Asked { head, http10, keep_alive, upgrade };
+            let (mut out, mut again) = (Vec::new(), Vec::new());
+            let whole = read(&bytes, asked, &mut out);
+            let over_http2 = read_for_http2(&bytes, asked).map(|head| head.map(|(response, _)| response));
+            prop_assert_eq!(over_http2, whole);
+            if let Ok(Some(response)) = whole {
+                for end in 0..response.length {
+                    prop_assert_eq!(read(&bytes[..end], asked, &mut Vec::new()), Ok(None));
+                }
+                let same = read(&out, asked, &mut again).unwrap().unwrap();
+                prop_assert_eq!(out.escape_ascii().to_string(), again.escape_ascii().to_string());
+                prop_assert_eq!((same.length, same.status, same.closes), (out.len(), response.status, response.closes));
+                let text = String::from_utf8_lossy(&out).to_ascii_lowercase();
+                let count = |name: &str| text.matches(&format!("\r\n{name}: ")).count();
+                prop_assert!(count("content-length") + count("transfer-encoding") <= 1);
+                prop_assert_eq!(count("transfer-encoding") == 1, response.chunked_to(asked));
+                prop_assert_eq!(count("keep-alive"), 0);
+            }
+        }
     }
 }
