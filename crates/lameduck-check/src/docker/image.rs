@@ -47,7 +47,7 @@ pub struct Image {
     pub end: At,
     /// The text of its RUN instructions, for what they install.
     pub runs: Vec<String>,
-    onbuild: Vec<Instruction>,
+    pub onbuild: Vec<Instruction>,
 }
 
 /// The image of the last stage. `None` where there is no FROM.

@@ -2,12 +2,16 @@
 
 pub mod flag;
 
+#[cfg(feature = "check")]
+pub mod check;
 #[cfg(feature = "run")]
 pub mod control;
 #[cfg(all(feature = "drill", feature = "run"))]
 pub mod demo;
 #[cfg(feature = "drill")]
 pub mod drill;
+#[cfg(feature = "check")]
+pub mod rule;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -27,6 +31,10 @@ pub const VERBS: &[&Verb] = &[
     &drill::VERB,
     #[cfg(all(feature = "drill", feature = "run"))]
     &demo::VERB,
+    #[cfg(feature = "check")]
+    &check::VERB,
+    #[cfg(feature = "check")]
+    &rule::VERB,
 ];
 
 /// What lameduck is and what it can do.
@@ -46,4 +54,10 @@ pub fn help(verb: Option<&str>) -> String {
         Some(verb) => flag::help(verb),
         None => overview(),
     }
+}
+
+/// The variable by which people say that they want no colour: <https://no-color.org>.
+#[cfg(feature = "check")]
+fn no_color() -> Option<std::ffi::OsString> {
+    std::env::var_os("NO_COLOR").filter(|value| !value.is_empty())
 }
