@@ -389,7 +389,7 @@ impl Follow<'_> {
         match name {
             "sh" | "bash" | "dash" | "ash" => {
                 let kind = self.kind(name);
-                let args = Some(command.words[1..].iter().map(|word| word.text.clone()).collect());
+                let args = Some(command.words[1..].to_vec());
                 let shown = format!("{} {}", line[0], command.words[0].text);
                 let read = Read { text: script, shell: kind, form: Form::File, place: Place::Script };
                 self.script(read, args, shown, command, depth)
@@ -440,7 +440,7 @@ impl Follow<'_> {
             return Node::App { argv: command.words.iter().map(|word| word.text.clone()).collect(), at: command.at };
         };
         if inline {
-            let args = Some(command.words.iter().skip(at + 2).map(|word| word.text.clone()).collect());
+            let args = Some(command.words.iter().skip(at + 2).cloned().collect());
             let shown = command.argv()[..at].join(" ");
             let place = if command.shell_form { Place::ShellForm } else { Place::Inline };
             let text = word.clone();
@@ -452,7 +452,7 @@ impl Follow<'_> {
         match opened {
             Opened::Text { path: source, text } => {
                 self.links.push(format!("{path} is {source}"));
-                let args = Some(command.words.iter().skip(at + 1).map(|word| word.text.clone()).collect());
+                let args = Some(command.words.iter().skip(at + 1).cloned().collect());
                 let read = Read { text: &text, shell: kind, form: Form::File, place: Place::Script };
                 self.script(read, args, command.argv().join(" "), command, depth)
             }
@@ -463,7 +463,7 @@ impl Follow<'_> {
     fn script(
         &mut self,
         read: Read<'_>,
-        args: Option<Vec<String>>,
+        args: Option<Vec<Mapped>>,
         shown: String,
         command: &Command,
         depth: usize,
@@ -475,12 +475,16 @@ impl Follow<'_> {
                 return Node::Unknown { why: format!("the script can not be read at its line {line}: {}", error.why) };
             }
         };
-        let known = Known { args: args.clone(), vars: self.scene.vars.to_vec() };
+        let known = Known { args: args.as_deref().map(texts), vars: self.scene.vars.to_vec() };
         let program = match exec::analyse(&script, read.shell, read.form, &known, self.scene.is_server) {
             Verdict::Program(program) => program,
             Verdict::Unknown(why) => return Node::Unknown { why },
         };
-        let place = |span| (self.scene.place)(read.text.file, read.text.span(span));
+        // A text that was put together stands nowhere; its instruction does.
+        let place = |span| match read.text.is_placed() {
+            true => (self.scene.place)(read.text.file, read.text.span(span)),
+            false => command.at,
+        };
         let at = place(program.span);
         let child = Command { words: self.words(&program.words, &read, args.as_deref()), at, shell_form: false };
         let child = Box::new(self.follow(&child, depth + 1));
@@ -500,18 +504,22 @@ impl Follow<'_> {
     }
 
     /// The words of a command, with `"$@"` and what is known put in.
-    fn words(&self, words: &[Word], read: &Read<'_>, args: Option<&[String]>) -> Vec<Mapped> {
-        let known = Known { args: args.map(<[String]>::to_vec), vars: self.scene.vars.to_vec() };
+    fn words(&self, words: &[Word], read: &Read<'_>, args: Option<&[Mapped]>) -> Vec<Mapped> {
+        let known = Known { args: args.map(texts), vars: self.scene.vars.to_vec() };
         let mut out = Vec::new();
         for word in words {
             if matches!(word.text.as_str(), "$@" | "$*" | "${@}") {
                 match args {
-                    Some(args) if !args.is_empty() => out.extend(args.iter().map(|arg| Mapped::word(arg))),
+                    Some(args) if !args.is_empty() => out.extend(args.iter().cloned()),
                     _ => out.push(Mapped::word("$@")),
                 }
                 continue;
             }
             let text = known.expand(word).unwrap_or_else(|| word.text.clone());
+            if !read.text.is_placed() {
+                out.push(Mapped::word(&text));
+                continue;
+            }
             let mut mapped = Mapped::of(read.text.file);
             // The text begins after an opening quote.
             let raw = word.span.of(&read.text.text);
@@ -579,6 +587,10 @@ impl Follow<'_> {
         });
         Node::Runner { runner: Runner::Su, name: name.to_owned(), at: command.at, child }
     }
+}
+
+fn texts(words: &[Mapped]) -> Vec<String> {
+    words.iter().map(|word| word.text.clone()).collect()
 }
 
 /// A text on its way to a shell.

@@ -124,6 +124,11 @@ impl Mapped {
         Mapped { file, ..Mapped::default() }
     }
 
+    /// It stands in a file.
+    pub fn is_placed(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
     pub fn push(&mut self, piece: &str, offset: usize) {
         self.runs.push((self.text.len() as u32, offset as u32));
         self.text.push_str(piece);

@@ -1,4 +1,4 @@
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::finding::Finding;
@@ -12,7 +12,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
         .filter(|(shell, _)| matches!(shell.program.how, How::Background { .. }) && shell.program.trap.is_none())
         .map(|(shell, _)| {
             let message = "it runs in the background of a shell that has no trap: nobody passes TERM on to it";
-            Finding::new(Cause::SignalNotDelivered, Severity::Error, shell.at, message)
+            Finding::new(Cause::SignalNotDelivered, tree::severity(subject), shell.at, message)
                 .help("exec the app as the last command; what runs beside it belongs into a container of its own")
         })
         .collect()

@@ -1,4 +1,4 @@
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::finding::Finding;
@@ -12,7 +12,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
         .filter(|(shell, _)| shell.program.how == How::Child(Stays::Pipeline))
         .map(|(shell, _)| {
             let message = "every part of a pipeline is a child of the shell, also after `exec`: TERM stops at the shell";
-            Finding::new(Cause::SignalNotDelivered, Severity::Error, shell.at, message)
+            Finding::new(Cause::SignalNotDelivered, tree::severity(subject), shell.at, message)
                 .help("let the app write to standard output by itself, or in bash: exec app > >(tee file)")
         })
         .collect()

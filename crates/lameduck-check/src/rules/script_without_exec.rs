@@ -1,4 +1,4 @@
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::finding::Finding;
@@ -23,7 +23,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
             tree::place(shell.place),
         );
         found.push(
-            Finding::new(Cause::SignalNotDelivered, Severity::Error, shell.at, message)
+            Finding::new(Cause::SignalNotDelivered, tree::severity(subject), shell.at, message)
                 .help("put `exec` before the command, as the last of the script")
                 .fix(last, "TERM reaches the app when it is sent, instead of never", if last { tree::put_exec(shell) } else { Vec::new() }),
         );

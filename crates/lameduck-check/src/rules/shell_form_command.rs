@@ -1,4 +1,4 @@
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::finding::Finding;
@@ -25,7 +25,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
             subject.workload.grace_s(),
         );
         found.push(
-            Finding::new(Cause::SignalNotDelivered, Severity::Error, at, message)
+            Finding::new(Cause::SignalNotDelivered, tree::severity(subject), at, message)
                 .help("put `exec` before the command, or use the array form: [\"program\", \"argument\"]")
                 .fix(last, "TERM reaches the app when it is sent, instead of never", if last { tree::put_exec(shell) } else { Vec::new() }),
         );

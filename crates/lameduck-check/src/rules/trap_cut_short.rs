@@ -1,4 +1,4 @@
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::finding::Finding;
@@ -17,7 +17,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
         let at = shell.trap_at.unwrap_or(shell.at);
         let message = "the trap interrupts the only `wait`, so the shell exits right after it and everything is killed";
         found.push(
-            Finding::new(Cause::CutMidResponse, Severity::Error, at, message)
+            Finding::new(Cause::CutMidResponse, tree::severity(subject), at, message)
                 .help("add a second `wait`, in the trap or at the end of the script"),
         );
     }

@@ -1,4 +1,4 @@
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::edit::Edit;
@@ -27,7 +27,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
             Vec::new()
         };
         found.push(
-            Finding::new(Cause::SignalNotDelivered, Severity::Error, at, message)
+            Finding::new(Cause::SignalNotDelivered, tree::severity(subject), at, message)
                 .help("start the app with &, then `wait $!` twice: the trap interrupts the first; or exec the app")
                 .fix(false, "the trap runs when TERM is sent", edits),
         );

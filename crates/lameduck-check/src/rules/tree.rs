@@ -21,8 +21,8 @@ fn walk<'l>(node: &'l Node, init: Option<&'l Init>, out: &mut Vec<(&'l ShellNode
             walk(&shell.child, init, out);
         }
         Node::Init(init, child) => walk(child, Some(init), out),
-        Node::Runner { child: Some(child), .. } => walk(child, init, out),
-        Node::Runner { child: None, .. } | Node::App { .. } | Node::Unknown { .. } => {}
+        // What a runner starts is the runner's matter.
+        Node::Runner { .. } | Node::App { .. } | Node::Unknown { .. } => {}
     }
 }
 
@@ -55,4 +55,12 @@ pub fn place(place: Place) -> &'static str {
         Place::Script => "the script",
         Place::PackageJson => "the script of package.json",
     }
+}
+
+/// How much it matters that an app is not told: nothing is lost where nothing is sent.
+pub fn severity(subject: &super::Subject<'_>) -> lameduck_core::Severity {
+    let workload = subject.workload;
+    let ports = workload.containers.iter().any(|container| !container.ports.is_empty());
+    let idle = workload.kind.in_cluster() && !ports && !crate::predict::is_routed(subject.world, workload);
+    if idle { lameduck_core::Severity::Note } else { lameduck_core::Severity::Error }
 }

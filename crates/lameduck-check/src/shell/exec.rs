@@ -150,8 +150,8 @@ pub fn analyse(script: &Script, shell: Shell, form: Form, known: &Known, server:
         ended: false,
     };
     walk.list(&script.list, Context { tail: true, ..Context::default() }, server);
-    let Some(best) = walk.found.iter().enumerate().max_by_key(|(n, candidate)| (candidate.rank, *n)).map(|(n, _)| n)
-    else {
+    let candidates = walk.found.iter().enumerate().filter(|(_, candidate)| candidate.rank > 0);
+    let Some(best) = candidates.max_by_key(|(n, candidate)| (candidate.rank, *n)).map(|(n, _)| n) else {
         return Verdict::Unknown("it starts no program".to_owned());
     };
     let how = |candidate: &Candidate<'_>| how(candidate, &walk, script, shell, form);
