@@ -30,9 +30,9 @@ pub fn kind(path: &Path) -> Option<Kind> {
     let name = path.file_name()?.to_string_lossy();
     let lower = name.to_lowercase();
     let extension = lower.rsplit_once('.').map_or("", |(_, extension)| extension);
-    let docker = ["dockerfile", "containerfile"].iter().any(|stem| {
-        lower == *stem || lower.starts_with(&format!("{stem}.")) || lower.ends_with(&format!(".{stem}"))
-    });
+    let docker = ["dockerfile", "containerfile"]
+        .iter()
+        .any(|stem| lower == *stem || lower.starts_with(&format!("{stem}.")) || lower.ends_with(&format!(".{stem}")));
     if docker {
         const NOT: [&str; 7] = ["dockerignore", "md", "txt", "sh", "py", "go", "json"];
         if TEMPLATES.contains(&extension) {
@@ -150,9 +150,9 @@ impl Files {
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         let fits = |path: &PathBuf| {
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).is_some_and(|name| {
-                name.starts_with(before) && name.ends_with(after)
-            })
+            path.file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .is_some_and(|name| name.starts_with(before) && name.ends_with(after))
         };
         let found = paths.into_iter().filter(fits);
         found.filter_map(|path| Some(Mapped::plain(self.id(&path), &read(&path).ok()?, 0))).collect()
@@ -161,7 +161,8 @@ impl Files {
 
 fn read(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|error| format!("it is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
 }
 
 /// What was found to read.
@@ -206,7 +207,11 @@ fn walk(folder: &Path, found: &mut Found) {
     }
     entries.sort();
     let named = |name: &str| -> Vec<PathBuf> {
-        entries.iter().filter(|path| path.ends_with(name)).filter_map(|path| path.parent().map(Path::to_owned)).collect()
+        entries
+            .iter()
+            .filter(|path| path.ends_with(name))
+            .filter_map(|path| path.parent().map(Path::to_owned))
+            .collect()
     };
     found.charts.extend(named("Chart.yaml"));
     for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {

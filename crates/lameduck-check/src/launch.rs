@@ -25,7 +25,10 @@ impl Command {
 /// What stands at a path of the image.
 #[derive(Debug, Clone)]
 pub enum Opened {
-    Text { path: String, text: Mapped },
+    Text {
+        path: String,
+        text: Mapped,
+    },
     /// It is not among the files, or not text.
     Missing,
 }
@@ -426,7 +429,9 @@ impl Follow<'_> {
         let kind = self.kind(name);
         let mut at = skip;
         let mut inline = false;
-        while let Some(word) = command.words.get(at).map(|word| word.text.as_str()).filter(|word| word.starts_with(['-', '+'])) {
+        while let Some(word) =
+            command.words.get(at).map(|word| word.text.as_str()).filter(|word| word.starts_with(['-', '+']))
+        {
             at += 1;
             if word == "--" {
                 break;
@@ -539,7 +544,12 @@ impl Follow<'_> {
             ("yarn" | "yarnpkg", [script, ..]) if !matches!(*script, "install" | "node" | "exec") => script,
             ("bun", _) => return None,
             ("npx" | "bunx", _) | ("npm" | "pnpm" | "yarn" | "yarnpkg", _) => {
-                return Some(Node::Runner { runner: Runner::Unsure, name: name.to_owned(), at: command.at, child: None });
+                return Some(Node::Runner {
+                    runner: Runner::Unsure,
+                    name: name.to_owned(),
+                    at: command.at,
+                    child: None,
+                });
             }
             _ => return None,
         };
@@ -551,8 +561,7 @@ impl Follow<'_> {
                 self.links.push(format!("the script {script:?} of {path}"));
                 let at = (self.scene.place)(mapped.file, mapped.span(Span::new(0, mapped.text.len())));
                 let outer = Command { words: Vec::new(), at, shell_form: false };
-                let read =
-                    Read { text: &mapped, shell: self.sh, form: Form::Command, place: Place::PackageJson };
+                let read = Read { text: &mapped, shell: self.sh, form: Form::Command, place: Place::PackageJson };
                 child = Some(Box::new(self.script(read, Some(Vec::new()), "sh -c".to_owned(), &outer, depth)));
             }
         }
@@ -655,9 +664,10 @@ fn init(name: &str, argv: &[&str], at: At) -> Option<(Init, usize)> {
         n
     };
     let has = |letter: char, long: &str| {
-        argv[1..].iter().take_while(|word| word.starts_with('-') && **word != "--").any(|word| {
-            *word == long || (!word.starts_with("--") && word.contains(letter))
-        })
+        argv[1..]
+            .iter()
+            .take_while(|word| word.starts_with('-') && **word != "--")
+            .any(|word| *word == long || (!word.starts_with("--") && word.contains(letter)))
     };
     match name {
         "tini" | "tini-static" | "docker-init" => Some((with(has('g', "--group"), false), after(&["-p", "-e"]))),

@@ -130,7 +130,11 @@ impl Outcome {
 }
 
 fn overlap(a: span::Span, b: span::Span) -> bool {
-    if a.start == a.end || b.start == b.end { a.start == b.start && a.end == b.end } else { a.start < b.end && b.start < a.end }
+    if a.start == a.end || b.start == b.end {
+        a.start == b.start && a.end == b.end
+    } else {
+        a.start < b.end && b.start < a.end
+    }
 }
 
 fn known(finding: &report::FindingShown) -> Known {
@@ -155,7 +159,8 @@ pub fn check(options: &Options) -> Outcome {
     let found = files::find(&options.paths);
     let mut facts = read::all(&files, &found.files);
     let mut unparsed: Vec<read::Unparsed> = Vec::new();
-    let texts = options.stdin.iter().map(|text| (PathBuf::from("-"), text.clone())).chain(options.rendered.iter().cloned());
+    let texts =
+        options.stdin.iter().map(|text| (PathBuf::from("-"), text.clone())).chain(options.rendered.iter().cloned());
     for (path, text) in texts {
         let kind = kind_of_text(&text);
         let id = files.hold(&path.display().to_string(), text);
@@ -202,16 +207,20 @@ fn answer(
     for (workload, chain) in world.workloads.iter().zip(&world.links) {
         let prediction = predict::predict(world, workload, settings);
         let subject = rules::Subject { world, workload, prediction: &prediction, settings };
-        findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
+        if !is_deployed(world, workload) {
+            findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
+        }
         workloads.push(shown(&files, workload, &prediction, settings));
-        let hops = world.hops(workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
+        let hops =
+            world.hops(workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
         let services = world.services(workload).map(|service| format!("service {}", service.name));
         let all = chain.iter().cloned().chain(services).chain(hops).collect();
         links.push((format!("{} {}", workload.kind.name(), workload.name), all));
     }
     findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_world(rule, world)));
     // A Dockerfile is met as itself and through each manifest that uses it.
-    let place = |finding: &finding::Finding| (files.show(finding.at.file), finding.at.line, finding.at.column, finding.rule);
+    let place =
+        |finding: &finding::Finding| (files.show(finding.at.file), finding.at.line, finding.at.column, finding.rule);
     findings.sort_by_key(&place);
     findings.dedup_by_key(|finding| place(finding));
     without_echoes(&files, &mut findings);
@@ -232,7 +241,12 @@ fn answer(
         } else {
             continue;
         };
-        unparsed.push(read::Unparsed { file: files.show(ignore.at.file), line: ignore.at.line, why, unreadable: false });
+        unparsed.push(read::Unparsed {
+            file: files.show(ignore.at.file),
+            line: ignore.at.line,
+            why,
+            unreadable: false,
+        });
     }
     let show = |id| files.show(id);
     let known_before = |finding: &finding::Finding| {
@@ -251,6 +265,21 @@ fn answer(
         files: count,
     };
     Outcome { document, links, unreadable: unparsed.iter().any(|one| one.unreadable), files, findings }
+}
+
+/// A Dockerfile or a line of a Procfile that a manifest runs is judged there, with its preStop and grace period.
+fn is_deployed(world: &link::World, workload: &model::Workload) -> bool {
+    if !matches!(workload.kind, model::Kind::Image | model::Kind::Procfile) {
+        return false;
+    }
+    let own = workload.containers.first().and_then(|container| container.launch.as_ref());
+    let app = own.and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
+    let deployed = world.workloads.iter().filter(|other| other.kind.in_cluster() || other.kind == model::Kind::Compose);
+    deployed.flat_map(|other| &other.containers).any(|container| {
+        let by_image = container.dockerfile == Some(workload.file) && container.command.is_none();
+        let same = container.launch.as_ref().and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
+        by_image || (workload.kind == model::Kind::Procfile && app.is_some() && same == app)
+    })
 }
 
 /// What was rendered repeats what its plain parts say already.

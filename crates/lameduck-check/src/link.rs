@@ -60,7 +60,15 @@ pub fn link(files: &Files, facts: Vec<Facts>) -> World {
         world.pools.extend(fact.pools);
         extend(&mut world.objects, fact.objects);
     }
-    let named = loose.iter().flat_map(|(workload, _)| &workload.containers).filter(|c| own_image(c)).count();
+    let mut named: Vec<&str> = loose
+        .iter()
+        .flat_map(|(workload, _)| &workload.containers)
+        .filter(|container| own_image(container))
+        .filter_map(|container| container.image.as_ref().map(|image| image.value.as_str()))
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let named = named.len();
     let linker = Linker { files, built: &built, alone: built.len() == 1 && named == 1 };
     for built in &built {
         let (mut workload, mut links) = linker.image_workload(built);
@@ -123,7 +131,13 @@ impl Linker<'_> {
     }
 
     /// Follows a command in an image.
-    fn run(&self, command: &Command, image: &Image, from: &Path, vars: &[(String, String)]) -> (Launch, Option<Server>) {
+    fn run(
+        &self,
+        command: &Command,
+        image: &Image,
+        from: &Path,
+        vars: &[(String, String)],
+    ) -> (Launch, Option<Server>) {
         let open = |path: &str| self.scene_open(image, from, path);
         let all: Vec<(String, String)> = image.vars.iter().chain(vars).cloned().collect();
         let scene = Scene {
@@ -185,7 +199,8 @@ impl Linker<'_> {
         // A platform runs the line by a bash of its own, which execs a simple command.
         let words = vec![Mapped::word("bash"), Mapped::word("-c"), text.clone()];
         let command = Command { words, at, shell_form: false };
-        let image = self.built.iter().find(|built| built.path.parent() == path.parent()).map(|built| built.image.clone());
+        let image =
+            self.built.iter().find(|built| built.path.parent() == path.parent()).map(|built| built.image.clone());
         let image = image.unwrap_or_else(|| Image { sh: Sh::Unknown, workdir: "/".to_owned(), ..Image::default() });
         let mut container = Container { name: name.to_owned(), at, link_sure: true, ..Container::default() };
         container.ports = if name == "web" { vec![0] } else { Vec::new() };
@@ -360,7 +375,8 @@ impl World {
 
     /// GKE's settings for a service.
     pub fn backends<'w>(&'w self, service: &'w Service) -> impl Iterator<Item = &'w Backend> + 'w {
-        let named = service.annotations.iter().find(|(key, _)| key.ends_with("/backend-config")).map(|(_, text)| &text.value);
+        let named =
+            service.annotations.iter().find(|(key, _)| key.ends_with("/backend-config")).map(|(_, text)| &text.value);
         self.objects.backends.iter().filter(move |backend| {
             Self::same_namespace(&backend.namespace, &service.namespace)
                 && (backend.target.as_ref() == Some(&service.name)
@@ -437,7 +453,8 @@ impl World {
 
 /// `idle_timeout.timeout_seconds=N` among the load balancer's attributes.
 fn alb_idle(ingress: &Ingress) -> Option<Sp<f64>> {
-    let (_, text) = ingress.annotations.iter().find(|(key, _)| key == "alb.ingress.kubernetes.io/load-balancer-attributes")?;
+    let (_, text) =
+        ingress.annotations.iter().find(|(key, _)| key == "alb.ingress.kubernetes.io/load-balancer-attributes")?;
     let value = text.value.split(',').find_map(|part| part.trim().strip_prefix("idle_timeout.timeout_seconds="))?;
     Some(Sp { value: value.parse().ok()?, at: text.at })
 }

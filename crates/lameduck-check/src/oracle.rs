@@ -133,7 +133,9 @@ fn an_unknown_base_gives_unknown_where_it_matters() {
         assert_eq!(launch.outcome, expect, "{text}");
         if expect == Outcome::Unknown {
             unknown += 1;
-            assert!(launch.unsure.is_some_and(|why| why.contains("what /bin/sh is") && why.contains("example.com/base")));
+            assert!(
+                launch.unsure.is_some_and(|why| why.contains("what /bin/sh is") && why.contains("example.com/base"))
+            );
         }
     }
     assert!(unknown > 10, "{unknown}");
@@ -184,7 +186,8 @@ fn cases(row: &str) -> Vec<Vec<Case>> {
     let c = |world: &World, texts: &[&'static str]| -> Vec<Case> {
         texts.iter().map(|text| (world.clone(), vec!["sh", "-c", *text])).collect()
     };
-    let every = |texts: &[&'static str]| [&bash, &dash, &busybox].into_iter().flat_map(|world| c(world, texts)).collect();
+    let every =
+        |texts: &[&'static str]| [&bash, &dash, &busybox].into_iter().flat_map(|world| c(world, texts)).collect();
     let argv = |world: &World, argv: &[&'static str]| (world.clone(), argv.to_vec());
     let package = |script: &str, sh: Shell, node: u32, minor: Option<u32>| World {
         sh: Some(sh),
@@ -203,19 +206,32 @@ fn cases(row: &str) -> Vec<Vec<Case>> {
             all
         }
         r if r.starts_with("`bash -c 'app'`") => c(&bash, &["app", "a && app", "cd x; app", "A=1 app"]),
-        r if r.starts_with("`bash -c` with a redirect") => {
-            c(&bash, &["app >x", "{ app; }", "(app)", "if a; then app; fi", "f() { app; }; f", "trap : TERM; app", "app && true"])
-        }
+        r if r.starts_with("`bash -c` with a redirect") => c(
+            &bash,
+            &[
+                "app >x",
+                "{ app; }",
+                "(app)",
+                "if a; then app; fi",
+                "f() { app; }; f",
+                "trap : TERM; app",
+                "app && true",
+            ],
+        ),
         r if r.starts_with("busybox `sh -c`") => {
             return vec![
-                c(&busybox, &["app", "a && app", "cd x; app", "A=1 app", "app >x", "{ app; }", "(app)", "if a; then app; fi"]),
+                c(
+                    &busybox,
+                    &["app", "a && app", "cd x; app", "A=1 app", "app >x", "{ app; }", "(app)", "if a; then app; fi"],
+                ),
                 c(&busybox, &["trap : TERM; app", "app && true", "f() { app; }; f", "app\n"]),
             ];
         }
         r if r.starts_with("Debian's dash") => c(&dash, &["app", "a && app", "cd x; app", "A=1 app"]),
-        r if r.starts_with("a script *file*") => {
-            ["#!/bin/bash\napp\n", "#!/bin/sh\napp\n"].iter().flat_map(|text| [file(&dash, text), file(&busybox, text)]).collect()
-        }
+        r if r.starts_with("a script *file*") => ["#!/bin/bash\napp\n", "#!/bin/sh\napp\n"]
+            .iter()
+            .flat_map(|text| [file(&dash, text), file(&busybox, text)])
+            .collect(),
         r if r.starts_with("`app \\| tee`") => every(&["app | tee", "exec app | tee"]),
         r if r.starts_with("`exec app > >(tee)`") => c(&bash, &["exec app > >(tee)"]),
         "`app & wait` without a trap" => every(&["app & wait"]),
@@ -228,7 +244,10 @@ fn cases(row: &str) -> Vec<Vec<Case>> {
             vec![argv(&dash, &["tini", "--", "sh", "-c", "app"]), argv(&dash, &["dumb-init", "-c", "sh", "-c", "app"])]
         }
         r if r.starts_with("`tini -g` or dumb-init") => {
-            vec![argv(&dash, &["tini", "-g", "--", "sh", "-c", "app"]), argv(&dash, &["dumb-init", "--", "sh", "-c", "app"])]
+            vec![
+                argv(&dash, &["tini", "-g", "--", "sh", "-c", "app"]),
+                argv(&dash, &["dumb-init", "--", "sh", "-c", "app"]),
+            ]
         }
         r if r.starts_with("`sh -c 'tini app'`") => c(&dash, &["tini app"]),
         "`su -c app`" => vec![argv(&dash, &["su", "-c", "app"]), argv(&bash, &["su", "me", "-c", "app"])],
@@ -260,8 +279,12 @@ fn every_row_of_the_verdicts_is_predicted() {
     assert!(rows.len() > 20, "{} rows", rows.len());
     for row in rows {
         // `\|` is a bar inside a cell.
-        let cells: Vec<String> =
-            row.replace("\\|", "\u{0}").trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{0}', "\\|")).collect();
+        let cells: Vec<String> = row
+            .replace("\\|", "\u{0}")
+            .trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().replace('\u{0}', "\\|"))
+            .collect();
         let [left, right] = cells.as_slice() else { panic!("{row}") };
         for (cases, expect) in cases(left).into_iter().zip(stated(right)) {
             assert!(!cases.is_empty());

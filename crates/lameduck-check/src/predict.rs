@@ -90,7 +90,11 @@ pub fn end(container: &Container) -> End {
             // As PID 1 the kernel drops a signal that has no handler; under an init it ends the process. Without all of
             // its sources it is not known whether there is one.
             Some(OnSignal::NoHandler) if handler_is_absent(container) => {
-                if is_pid1(&launch.node) { End::Stays } else { End::Dies }
+                if is_pid1(&launch.node) {
+                    End::Stays
+                } else {
+                    End::Dies
+                }
             }
             Some(OnSignal::NoHandler | OnSignal::Unknown) | None => End::Unknown,
         },
@@ -161,7 +165,11 @@ pub fn predict(world: &World, workload: &Workload, settings: Settings) -> Predic
         enter(Moment::LastNewConnection, lag);
     }
     prediction.stops = stops;
-    prediction.entries.sort_by(|a, b| (a.moment.lane() as u8, a.at.0).partial_cmp(&(b.moment.lane() as u8, b.at.0)).unwrap_or(std::cmp::Ordering::Equal));
+    prediction.entries.sort_by(|a, b| {
+        (a.moment.lane() as u8, a.at.0)
+            .partial_cmp(&(b.moment.lane() as u8, b.at.0))
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
     prediction.windows = windows(workload, container, end, stops, prediction.lag, before);
     prediction
 }

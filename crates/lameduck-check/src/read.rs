@@ -43,7 +43,8 @@ pub fn all(files: &Files, list: &[(PathBuf, Kind)]) -> Vec<Facts> {
     let ids: Vec<FileId> = list.iter().map(|(path, _)| files.id(path)).collect();
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(list.len()));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(list.len().div_ceil(16)).max(1);
+    let threads =
+        std::thread::available_parallelism().map_or(1, usize::from).min(8).min(list.len().div_ceil(16)).max(1);
     let work = || {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -110,7 +111,9 @@ fn read_text(files: &Files, id: FileId, kind: Kind, text: &str, facts: &mut Fact
             facts.pools = proxy.pools;
         }
         Kind::Haproxy => facts.pools = proxy::haproxy(&Mapped::plain(id, text, 0)).pools,
-        Kind::Other => bad(1, "not a kind of file that is known: Dockerfile, YAML, Procfile, nginx.conf, haproxy.cfg".to_owned()),
+        Kind::Other => {
+            bad(1, "not a kind of file that is known: Dockerfile, YAML, Procfile, nginx.conf, haproxy.cfg".to_owned())
+        }
     }
     if text.contains("lameduck: ignore") {
         facts.ignores = ignores(&lines);
@@ -133,7 +136,8 @@ fn yaml_file(files: &Files, lines: &Lines<'_>, facts: &mut Facts) {
             Ok(None) => continue,
             Err(error) => {
                 let template = document.contains("{{");
-                let hint = if template { " (it looks like a template: render it, then check what comes out)" } else { "" };
+                let hint =
+                    if template { " (it looks like a template: render it, then check what comes out)" } else { "" };
                 bad(error.line, format!("{}{hint}", error.why));
                 continue;
             }
@@ -159,7 +163,12 @@ fn ignores(lines: &Lines<'_>) -> Vec<Ignore> {
             let (rules, reason) = rest.split_once(']')?;
             let at = lines.at(Span::new(at, at + MARK.len() + rules.len() + 1));
             let reason = reason.trim().to_owned();
-            Some(rules.split(',').map(move |rule| Ignore { rule: rule.trim().to_owned(), reason: reason.clone(), at, line: true }))
+            Some(rules.split(',').map(move |rule| Ignore {
+                rule: rule.trim().to_owned(),
+                reason: reason.clone(),
+                at,
+                line: true,
+            }))
         })
         .flatten()
         .collect()

@@ -202,6 +202,7 @@ pub fn windows(prediction: &Prediction, rate: Option<f64>) -> Vec<WindowShown> {
 }
 
 pub fn unparsed(list: &[Unparsed]) -> Vec<UnparsedShown> {
-    let shown = list.iter().map(|one| UnparsedShown { file: one.file.clone(), line: one.line, reason: one.why.clone() });
+    let shown =
+        list.iter().map(|one| UnparsedShown { file: one.file.clone(), line: one.line, reason: one.why.clone() });
     shown.collect()
 }

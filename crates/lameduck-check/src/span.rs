@@ -153,7 +153,10 @@ impl Mapped {
     pub fn tail(&self, start: usize) -> Mapped {
         let mut runs = vec![(0, self.offset(start as u32))];
         runs.extend(
-            self.runs.iter().filter(|(from, _)| *from as usize > start).map(|(from, file)| (from - start as u32, *file)),
+            self.runs
+                .iter()
+                .filter(|(from, _)| *from as usize > start)
+                .map(|(from, file)| (from - start as u32, *file)),
         );
         Mapped { text: self.text[start..].to_owned(), file: self.file, runs }
     }

@@ -85,7 +85,8 @@ fn every_example_says_what_is_true() {
                 example.iter().flat_map(|file| file.lines.iter().map(|line| (file.name.clone(), *line))).collect();
             let got = found(&outcome, name);
             if got != expect {
-                let all: Vec<String> = outcome.document.findings.iter().map(|f| format!("{}:{} {}", f.file, f.line, f.rule)).collect();
+                let all: Vec<String> =
+                    outcome.document.findings.iter().map(|f| format!("{}:{} {}", f.file, f.line, f.rule)).collect();
                 complaints.push(format!("{name}, {part}: expected {expect:?}, found {got:?}; all: {all:?}"));
             }
             if !outcome.document.unparsed.is_empty() {

@@ -28,7 +28,8 @@ pub fn reference(text: &str) -> Reference<'_> {
         _ => (text, ""),
     };
     let (place, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let library = ["docker.io/library", "library", "index.docker.io/library", "public.ecr.aws/docker/library", "docker.io"];
+    let library =
+        ["docker.io/library", "library", "index.docker.io/library", "public.ecr.aws/docker/library", "docker.io"];
     Reference { place: if library.contains(&place) { "" } else { place }, name, tag }
 }
 
@@ -93,7 +94,9 @@ pub fn sh(text: &str) -> Sh {
         place if place.starts_with("registry.access.redhat.com") || place.starts_with("registry.redhat.io") => {
             Sh::Is(Shell::Bash)
         }
-        "quay.io/centos" | "quay.io/fedora" | "quay.io/rockylinux" | "public.ecr.aws/amazonlinux" => Sh::Is(Shell::Bash),
+        "quay.io/centos" | "quay.io/fedora" | "quay.io/rockylinux" | "public.ecr.aws/amazonlinux" => {
+            Sh::Is(Shell::Bash)
+        }
         _ => Sh::Unknown,
     }
 }

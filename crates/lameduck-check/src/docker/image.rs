@@ -55,7 +55,8 @@ pub fn build(file: &Dockerfile, lines: &Lines<'_>) -> Option<Image> {
     let mut globals: Vars = predefined();
     let mut stages: Vec<(String, Image)> = Vec::new();
     for instruction in &file.instructions {
-        let Some((_, image)) = stages.last_mut().filter(|_| instruction.keyword != Keyword::From || instruction.onbuild)
+        let Some((_, image)) =
+            stages.last_mut().filter(|_| instruction.keyword != Keyword::From || instruction.onbuild)
         else {
             match instruction.keyword {
                 Keyword::Arg => args(instruction, &mut globals, &Vec::new()),
@@ -102,9 +103,11 @@ fn from(instruction: &Instruction, lines: &Lines<'_>, globals: &Vars, stages: &[
         _ => String::new(),
     };
     let at = lines.at(instruction.span);
-    let parent = stages.iter().enumerate().rev().find(|(n, (alias, _))| {
-        (!alias.is_empty() && alias.eq_ignore_ascii_case(&name)) || name == n.to_string()
-    });
+    let parent = stages
+        .iter()
+        .enumerate()
+        .rev()
+        .find(|(n, (alias, _))| (!alias.is_empty() && alias.eq_ignore_ascii_case(&name)) || name == n.to_string());
     let mut image = if let Some((_, (_, parent))) = parent {
         let mut image = parent.clone();
         for instruction in std::mem::take(&mut image.onbuild) {
@@ -174,7 +177,8 @@ fn apply(image: &mut Image, instruction: &Instruction, lines: &Lines<'_>) {
         Keyword::Run => {
             let body = &instruction.body.text;
             // Whoever changes what sh is, changes what can be told from the base image's name.
-            if body.contains("/bin/sh") && (body.contains("ln ") || body.contains("mv ")) || body.contains("reconfigure dash")
+            if body.contains("/bin/sh") && (body.contains("ln ") || body.contains("mv "))
+                || body.contains("reconfigure dash")
             {
                 image.sh = Sh::Unknown;
             }

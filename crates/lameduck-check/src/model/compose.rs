@@ -15,7 +15,8 @@ pub struct Build {
 /// Reads the services of a Compose file; with each, what it builds. Says whether it is one.
 pub fn read(root: Node<'_>, into: &mut Vec<(Workload, Option<Build>)>) -> bool {
     let Some(services) = root.get("services").filter(|services| services.is_map()) else { return false };
-    if root.get("kind").is_some() || !services.pairs().iter().all(|(_, service)| service.is_map() || service.is_null()) {
+    if root.get("kind").is_some() || !services.pairs().iter().all(|(_, service)| service.is_map() || service.is_null())
+    {
         return false;
     }
     for (key, service) in services.pairs() {
@@ -33,7 +34,9 @@ pub fn read(root: Node<'_>, into: &mut Vec<(Workload, Option<Build>)>) -> bool {
                 env.push((name.text().unwrap_or_default().to_owned(), value.text().unwrap_or_default().to_owned()));
             }
             for item in environment.items() {
-                env.extend(item.text().and_then(|text| text.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
+                env.extend(
+                    item.text().and_then(|text| text.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())),
+                );
             }
         }
         let text = |key: &str| {

@@ -27,7 +27,9 @@ pub fn read(root: Node<'_>, workloads: &mut Vec<Workload>, objects: &mut Objects
         "ReplicaSet" => workload(root, Kind::ReplicaSet, &["spec", "template"], workloads),
         "ReplicationController" => workload(root, Kind::ReplicationController, &["spec", "template"], workloads),
         "DeploymentConfig" => workload(root, Kind::DeploymentConfig, &["spec", "template"], workloads),
-        "Rollout" if version.starts_with("argoproj.io") => workload(root, Kind::Rollout, &["spec", "template"], workloads),
+        "Rollout" if version.starts_with("argoproj.io") => {
+            workload(root, Kind::Rollout, &["spec", "template"], workloads)
+        }
         "Pod" => workload(root, Kind::Pod, &[], workloads),
         "Service" if version.starts_with("serving.knative.dev") => {
             workload(root, Kind::KnativeService, &["spec", "template"], workloads);
@@ -111,7 +113,8 @@ pub fn insert(map: Node<'_>, after: &[&str]) -> Option<Insert> {
         let whole = lines.start_of(line as usize) + lines.line(line as usize).len();
         // On one line, and nothing behind it but blanks or a comment.
         let rest = lines.text().get(end..whole);
-        let single = value.text().is_some() && rest.is_some_and(|rest| rest.trim().is_empty() || rest.trim_start().starts_with('#'));
+        let single = value.text().is_some()
+            && rest.is_some_and(|rest| rest.trim().is_empty() || rest.trim_start().starts_with('#'));
         if single && value.at().line == line {
             return Some(Insert { file: at.file, offset: whole as u32, indent, after: true });
         }
@@ -155,8 +158,7 @@ fn workload(root: Node<'_>, kind: Kind, template: &[&str], into: &mut Vec<Worklo
     };
     workload.min_ready = sp_number(spec.get("minReadySeconds"));
     workload.grace = sp_number(pod.get("terminationGracePeriodSeconds"));
-    workload.share_pids =
-        pod.get("shareProcessNamespace").filter(|node| node.bool() == Some(true)).map(Node::at);
+    workload.share_pids = pod.get("shareProcessNamespace").filter(|node| node.bool() == Some(true)).map(Node::at);
     workload.readiness_gates = pod.get("readinessGates").is_some();
     workload.nodes = nodes(pod);
     workload.annotations = annotations(template.path(&["metadata", "annotations"]));
@@ -196,7 +198,9 @@ fn nodes(pod: Node<'_>) -> Vec<Sp<String>> {
     let required = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
     for term in pod.path(&required).map(Node::items).unwrap_or_default() {
         for expression in term.get("matchExpressions").map(Node::items).unwrap_or_default() {
-            let Some(key) = expression.str("key").filter(|_| expression.str("operator") == Some("In")) else { continue };
+            let Some(key) = expression.str("key").filter(|_| expression.str("operator") == Some("In")) else {
+                continue;
+            };
             for value in expression.get("values").map(Node::items).unwrap_or_default() {
                 out.push(Sp { value: format!("{key}={}", value.text().unwrap_or_default()), at: value.at() });
             }
@@ -238,8 +242,7 @@ fn container(node: Node<'_>) -> Container {
         startup: node.get("startupProbe").map(probe),
         pre_stop: lifecycle.and_then(|lifecycle| lifecycle.get("preStop")).and_then(pre_stop),
         lifecycle: lifecycle.and_then(|lifecycle| insert(lifecycle, &[])),
-        memory_limit: limit
-            .and_then(|limit| Some(Sp { value: quantity(limit.text()?)?, at: limit.at() })),
+        memory_limit: limit.and_then(|limit| Some(Sp { value: quantity(limit.text()?)?, at: limit.at() })),
         insert: insert(node, &["image", "imagePullPolicy", "name"]),
         stop_signal: sp_text(lifecycle.and_then(|lifecycle| lifecycle.get("stopSignal"))),
         ..Container::default()
@@ -313,7 +316,10 @@ pub fn hook_lasts(argv: &[String]) -> Option<(f64, f64)> {
     }
     // A loop that waits for something has no end that is written down.
     let looped = script.list.items.iter().any(|item| {
-        matches!(item.and_or.first.commands.first().map(|command| &command.kind), Some(crate::shell::ast::Kind::While(..)))
+        matches!(
+            item.and_or.first.commands.first().map(|command| &command.kind),
+            Some(crate::shell::ast::Kind::While(..))
+        )
     });
     if looped {
         return None;
@@ -382,7 +388,15 @@ fn ingress(root: Node<'_>) -> Ingress {
     }
     services.sort();
     services.dedup();
-    Ingress { at: own_at(root), name: name(root), namespace: namespace(root), class, route: false, annotations, services }
+    Ingress {
+        at: own_at(root),
+        name: name(root),
+        namespace: namespace(root),
+        class,
+        route: false,
+        annotations,
+        services,
+    }
 }
 
 fn route(root: Node<'_>) -> Ingress {
@@ -397,7 +411,15 @@ fn route(root: Node<'_>) -> Ingress {
     let parents = root.path(&["spec", "parentRefs"]).map(Node::items).unwrap_or_default();
     let class = parents.first().and_then(|parent| parent.str("name")).map(str::to_owned);
     let annotations = annotations(root.path(&["metadata", "annotations"]));
-    Ingress { at: own_at(root), name: name(root), namespace: namespace(root), class, route: true, annotations, services }
+    Ingress {
+        at: own_at(root),
+        name: name(root),
+        namespace: namespace(root),
+        class,
+        route: true,
+        annotations,
+        services,
+    }
 }
 
 fn hpa(root: Node<'_>) -> Hpa {
@@ -484,6 +506,9 @@ fn config(root: Node<'_>) -> Option<ControllerConfig> {
 }
 
 fn restarter(root: Node<'_>) -> Option<Restarter> {
+    if root.path(&["spec", "suspend"]).and_then(Node::bool) == Some(true) {
+        return None;
+    }
     let pod = root.path(&["spec", "jobTemplate", "spec", "template", "spec"])?;
     for container in pod.get("containers")?.items() {
         let words = |key: &str| container.get(key).map(Node::items).unwrap_or_default();
@@ -492,7 +517,8 @@ fn restarter(root: Node<'_>) -> Option<Restarter> {
         let restarts = text.contains("rollout restart")
             || (text.contains("kubectl") && (text.contains("delete pod") || text.contains("delete po ")));
         if restarts {
-            return Some(Restarter { at: own_at(root), name: name(root), command: text });
+            let insert = root.get("spec").and_then(|spec| insert(spec, &["schedule"]));
+            return Some(Restarter { at: own_at(root), name: name(root), command: text, insert });
         }
     }
     None

@@ -17,6 +17,10 @@ pub struct NodeFacts {
     /// `server.close()` or a framework's own.
     pub closes: bool,
     pub close_at: Option<At>,
+    /// A handler for TERM that only exits: where it does.
+    pub exits_at: Option<At>,
+    /// It is the whole body of an arrow function.
+    pub exits_as_arrow: bool,
     /// Idle connections are closed on a timer, or responses say `Connection: close`.
     pub sheds: bool,
     pub fastify: bool,
@@ -30,8 +34,20 @@ pub struct NodeFacts {
 }
 
 /// Libraries that install a handler for TERM.
-const HANDLERS: &[&str] =
-    &["@godaddy/terminus", "http-graceful-shutdown", "close-with-grace", "http-terminator", "lightship", "stoppable", "fastify-cli", "@nestjs/core", "death", "exit-hook", "async-exit-hook", "next"];
+const HANDLERS: &[&str] = &[
+    "@godaddy/terminus",
+    "http-graceful-shutdown",
+    "close-with-grace",
+    "http-terminator",
+    "lightship",
+    "stoppable",
+    "fastify-cli",
+    "@nestjs/core",
+    "death",
+    "exit-hook",
+    "async-exit-hook",
+    "next",
+];
 
 /// The most files followed from an entry.
 const FILES: usize = 200;
@@ -96,7 +112,8 @@ fn scan(text: &Mapped, facts: &mut NodeFacts) {
             let value = rest.trim_start().strip_prefix(key)?;
             let end = value.find([';', ',', '\n', '}', ')']).unwrap_or(value.len());
             let ms = product(value[..end].trim())?;
-            let start = code[..at].rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '$'))).map_or(0, |n| n + 1);
+            let start =
+                code[..at].rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '$'))).map_or(0, |n| n + 1);
             let span = Span::new(start, at + name.len() + (rest.len() - value.len()) + end);
             Some(Sp { value: ms / 1000.0, at: lines.at(span) })
         })
@@ -112,8 +129,16 @@ fn scan(text: &Mapped, facts: &mut NodeFacts) {
     facts.fastify |= names.iter().any(|name| name == "fastify");
     if let Some(at) = code.find(".close(").filter(|_| code.contains("SIGTERM")) {
         facts.closes = true;
-        let start = code[..at].rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '$'))).map_or(0, |n| n + 1);
+        let start =
+            code[..at].rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '$'))).map_or(0, |n| n + 1);
         facts.close_at.get_or_insert(lines.at(Span::new(start, at + 6)));
+    }
+    if let Some(term) = code.find("SIGTERM").filter(|_| !code.contains(".close(") && !code.contains(".shutdown(")) {
+        let exit = code[term..].find("process.exit(").map(|at| term + at);
+        if let Some((at, end)) = exit.and_then(|at| Some((at, at + code[at..].find(')')? + 1))) {
+            facts.exits_as_arrow = code[..at].trim_end().ends_with("=>");
+            facts.exits_at.get_or_insert(lines.at(Span::new(at, end)));
+        }
     }
     facts.sheds |= code.contains("closeIdleConnections") || code.contains("closeAllConnections");
     facts.sheds |= code.contains("'Connection', 'close'") || code.contains("\"Connection\", \"close\"");

@@ -99,6 +99,8 @@ pub struct Restarter {
     pub at: At,
     pub name: String,
     pub command: String,
+    /// Where `suspend` can stand.
+    pub insert: Option<Insert>,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -68,7 +68,9 @@ fn block(text: &str, at: &mut usize, depth: usize) -> Result<Vec<Directive>, Str
     let (mut out, mut words) = (Vec::new(), Vec::new());
     loop {
         match bytes.get(*at) {
-            None if depth > 0 || !words.is_empty() => return Err("nginx: the file ends inside a block or directive".to_owned()),
+            None if depth > 0 || !words.is_empty() => {
+                return Err("nginx: the file ends inside a block or directive".to_owned());
+            }
             None => return Ok(out),
             Some(b'#') => {
                 while bytes.get(*at).is_some_and(|byte| *byte != b'\n') {
@@ -147,7 +149,8 @@ fn nginx_block(
             "keepalive_min_timeout" => proxy.front.min_idle = value(),
             "proxy_read_timeout" => proxy.front.read_timeout = value().or_else(|| proxy.front.read_timeout.take()),
             "keepalive_requests" => {
-                proxy.front.requests = arg.and_then(|(text, _)| text.parse().ok()).map(|value| Sp { value, at: lines.at(whole) });
+                proxy.front.requests =
+                    arg.and_then(|(text, _)| text.parse().ok()).map(|value| Sp { value, at: lines.at(whole) });
             }
             "include" if depth < 8 => {
                 for text in arg.map(|(path, _)| open(path)).unwrap_or_default() {
@@ -161,7 +164,8 @@ fn nginx_block(
 
 /// Without `keepalive` there is no pool (before 1.29.7); with it, its `keepalive_timeout` is 60 s by default.
 fn upstream(directive: &Directive, lines: &Lines<'_>) -> Option<Pool> {
-    let find = |name: &str| directive.block.iter().find(|inner| inner.words.first().is_some_and(|(word, _)| word == name));
+    let find =
+        |name: &str| directive.block.iter().find(|inner| inner.words.first().is_some_and(|(word, _)| word == name));
     let keepalive = find("keepalive")?;
     let whole = |directive: &Directive| {
         let first = directive.words.first().map(|(_, span)| *span).unwrap_or_default();
@@ -260,7 +264,8 @@ fn haproxy_time(text: &str) -> Option<f64> {
 pub fn envoy(root: Node<'_>) -> Proxy {
     let mut proxy = Proxy { front: Front { proxy: "envoy", ..Front::default() }, ..Proxy::default() };
     for cluster in root.path(&["static_resources", "clusters"]).map(Node::items).unwrap_or_default() {
-        let options = cluster.path(&["typed_extension_protocol_options", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]);
+        let options = cluster
+            .path(&["typed_extension_protocol_options", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]);
         let stated = options.unwrap_or(cluster).path(&["common_http_protocol_options", "idle_timeout"]);
         let idle = stated.and_then(Node::text).and_then(time);
         let mut hosts = Vec::new();

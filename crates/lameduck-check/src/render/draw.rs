@@ -9,7 +9,8 @@ const WIDTH: usize = 64;
 /// The scale of a drawing: seconds from end to end.
 pub fn span(workload: &WorkloadShown) -> f64 {
     let last = workload.timeline.iter().map(|entry| entry.until_s.unwrap_or(entry.at_s)).fold(1.0, f64::max);
-    let windows = workload.loss_windows.iter().map(|window| window.start_s + window.length_max_s.unwrap_or(window.length_s));
+    let windows =
+        workload.loss_windows.iter().map(|window| window.start_s + window.length_max_s.unwrap_or(window.length_s));
     windows.fold(last, f64::max)
 }
 
@@ -33,7 +34,8 @@ pub fn lanes(workload: &WorkloadShown) -> Vec<String> {
     };
     let mut out = Vec::new();
     let exit = at(workload, Moment::Exited).map_or(whole, |(_, until)| until.unwrap_or(whole));
-    let (sure, perhaps) = at(workload, Moment::StoppedAccepting).map_or((0.0, exit), |(from, until)| (from, until.unwrap_or(exit)));
+    let (sure, perhaps) =
+        at(workload, Moment::StoppedAccepting).map_or((0.0, exit), |(from, until)| (from, until.unwrap_or(exit)));
     let mut marks = Vec::new();
     marks.extend(at(workload, Moment::TermReceived).map(|(at, _)| (at, 'T')));
     marks.extend(at(workload, Moment::Killed).map(|(at, _)| (at, 'K')));

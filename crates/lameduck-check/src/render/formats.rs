@@ -25,7 +25,8 @@ pub fn sarif(outcome: &Outcome) -> String {
         })
         .collect();
     let index = |rule: &str| crate::rules().position(|(name, _)| name == rule);
-    let results: Vec<_> = outcome.document.findings.iter().map(|finding| result(finding, index(finding.rule))).collect();
+    let results: Vec<_> =
+        outcome.document.findings.iter().map(|finding| result(finding, index(finding.rule))).collect();
     let unparsed: Vec<_> = outcome
         .document
         .unparsed
@@ -109,7 +110,13 @@ pub fn github(outcome: &Outcome) -> String {
         );
     }
     for one in &outcome.document.unparsed {
-        let _ = writeln!(out, "::notice file={},line={}::not understood: {}", property(&one.file), one.line.max(1), data(&one.reason));
+        let _ = writeln!(
+            out,
+            "::notice file={},line={}::not understood: {}",
+            property(&one.file),
+            one.line.max(1),
+            data(&one.reason)
+        );
     }
     out
 }
@@ -143,7 +150,12 @@ pub fn junit(outcome: &Outcome) -> String {
     }
     for workload in &document.workloads {
         if !document.findings.iter().any(|finding| finding.workload == workload.name) {
-            let _ = writeln!(out, "<testcase classname=\"{}\" name=\"{}\"/>", escape(workload.kind), escape(&workload.name));
+            let _ = writeln!(
+                out,
+                "<testcase classname=\"{}\" name=\"{}\"/>",
+                escape(workload.kind),
+                escape(&workload.name)
+            );
         }
     }
     out.push_str("</testsuite>\n</testsuites>\n");

@@ -54,7 +54,8 @@ fn one(out: &mut String, finding: &FindingShown, line: Option<&str>, width: usiz
         let marks = "^".repeat(width.min(160 - at).min(shown.chars().count().saturating_sub(at)).max(1));
         let _ = writeln!(out, "{pad} {bar}");
         let _ = writeln!(out, "{} {bar} {shown}", paint(color, "1;34", &number));
-        let _ = writeln!(out, "{pad} {bar} {}{}", " ".repeat(at), paint(color, severity_color(finding.severity), &marks));
+        let _ =
+            writeln!(out, "{pad} {bar} {}{}", " ".repeat(at), paint(color, severity_color(finding.severity), &marks));
     }
     let _ = writeln!(out, "{pad} = cause: {}, confidence {}", finding.cause, finding.confidence);
     if !finding.help.is_empty() {

@@ -13,7 +13,8 @@ fn check(world: &World) -> Vec<Finding> {
         let message = format!("{} ends pods by the clock: `{}`", job.name, job.command);
         found.push(
             Finding::new(Cause::CrashRestart, Severity::Warning, job.at, message)
-                .help("find what the restarts are there for; each of them is a termination of every pod"),
+                .help("find what the restarts are there for; each of them is a termination of every pod")
+                .fix(false, "no pod ends by the clock", job.insert.map(|insert| insert.lines(&["suspend: true".to_owned()])).into_iter().collect()),
         );
     }
     for workload in &world.workloads {

@@ -123,7 +123,10 @@ pub fn by_name(name: &str) -> Option<&'static Rule> {
 pub fn on_workload(rule: &Rule, subject: &Subject<'_>) -> Vec<Finding> {
     let Check::Workload(check) = rule.check else { return Vec::new() };
     let found = check(subject);
-    found.into_iter().map(|finding| Finding { rule: rule.name, workload: subject.workload.name.clone(), ..finding }).collect()
+    found
+        .into_iter()
+        .map(|finding| Finding { rule: rule.name, workload: subject.workload.name.clone(), ..finding })
+        .collect()
 }
 
 /// Runs a rule over everything else.

@@ -54,8 +54,8 @@ fn cure(finding: Finding, subject: &Subject<'_>, container: &Container, lag: Whe
     let sleep = lag.1.unwrap_or(30.0).max(budget::SLEEP - 2.0).ceil() + 2.0;
     let mut edits = budget::add_pre_stop(container, &budget::sleep_hook(sleep));
     // The sleep comes out of the grace period: leave the app what it had.
-    let stop = budget::own_stop(container).unwrap_or(subject.workload.grace_s() - sleep - budget::MARGIN).max(5.0);
-    let needs = sleep + stop + budget::MARGIN;
+    let stop = budget::own_stop(container).map_or(0.0, |stop| stop + budget::MARGIN);
+    let needs = sleep + stop.max(subject.workload.grace_s());
     if needs > subject.workload.grace_s() && !edits.is_empty() {
         edits.extend(budget::raise_grace(subject.workload, needs));
     }

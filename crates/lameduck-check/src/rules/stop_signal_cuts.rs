@@ -19,7 +19,8 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
             continue;
         }
         let signal = container.stop_signal.as_ref().map_or("SIGTERM", |signal| signal.value.as_str());
-        let at = container.stop_signal.as_ref().map_or(server.at, |signal| signal.at);
+        let exits = server.node.as_ref().and_then(|node| node.exits_at);
+        let at = exits.or_else(|| container.stop_signal.as_ref().map(|signal| signal.at)).unwrap_or(server.at);
         let message = format!("{} takes {signal} as exit now: requests in flight are cut", server.name);
         let finding = Finding::new(Cause::CutMidResponse, Severity::Error, at, message)
             .confidence(if server.sure { Confidence::High } else { Confidence::Medium });
@@ -53,6 +54,17 @@ fn cure(finding: Finding, container: &Container, server: &Server) -> Finding {
             return finding.fix(true, what, vec![Edit { file, span: Span { start: at, end: at }, text }]);
         }
         return finding;
+    }
+    if let Some((exit, (made, name))) = server.node.as_ref().and_then(|node| node.exits_at.zip(node.server.clone())) {
+        let finding = finding.help("close the server, and exit when it has closed: server.close(() => process.exit(0))");
+        let close = format!("setInterval(() => {name}.closeIdleConnections(), 1000).unref(); {name}.close(() => process.exit(0))");
+        let edit = Edit { file: exit.file, span: exit.span, text: format!("{{ {close}; }}") };
+        let edits = if exit.file == made.file && server.node.as_ref().is_some_and(|node| node.exits_as_arrow) {
+            vec![edit]
+        } else {
+            Vec::new()
+        };
+        return finding.fix(true, "requests in flight are finished before the exit", edits);
     }
     if server.id == "passenger-standalone" {
         let port = server.argv.iter().enumerate().find_map(|(n, word)| match word.as_str() {

@@ -131,7 +131,9 @@ fn from_catalogue(id: &str) -> Option<Server> {
     let new_connections = match kinds.as_slice() {
         [] => NewConnections::Unknown,
         all if all.iter().all(|kind| kind.starts_with("hang")) => NewConnections::HangThenReset,
-        all if all.iter().all(|kind| kind.starts_with("refused") || kind.starts_with("hang")) => NewConnections::Refused,
+        all if all.iter().all(|kind| kind.starts_with("refused") || kind.starts_with("hang")) => {
+            NewConnections::Refused
+        }
         _ => NewConnections::Unknown,
     };
     Some(Server {

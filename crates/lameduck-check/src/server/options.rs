@@ -8,12 +8,68 @@ use crate::span::{At, Lines, Mapped, Sp, Span};
 
 /// The names of programs that are servers, or that start one.
 const SERVERS: &[&str] = &[
-    "apache2", "apache2-foreground", "apachectl", "bun", "bundle", "caddy", "catalina.sh", "catatonit", "celery", "chpst", "daphne",
-    "deno", "docker-init", "dotnet", "dumb-init", "envoy", "fastify", "flask", "gosu", "granian", "gunicorn", "haproxy",
-    "httpd", "httpd-foreground", "hypercorn", "java", "lameduck", "mysqld", "next", "nginx", "nginx-debug", "node", "nodejs",
-    "npm", "npx", "passenger", "php", "php-fpm", "pm2-runtime", "pnpm", "poetry", "postgres", "pipenv", "puma", "rackup",
-    "rails", "redis-server", "s6-svscan", "setpriv", "sidekiq", "su", "su-exec", "sudo", "supervisord", "tini", "traefik",
-    "tsx", "unicorn", "uv", "uvicorn", "uwsgi", "yarn",
+    "apache2",
+    "apache2-foreground",
+    "apachectl",
+    "bun",
+    "bundle",
+    "caddy",
+    "catalina.sh",
+    "catatonit",
+    "celery",
+    "chpst",
+    "daphne",
+    "deno",
+    "docker-init",
+    "dotnet",
+    "dumb-init",
+    "envoy",
+    "fastify",
+    "flask",
+    "gosu",
+    "granian",
+    "gunicorn",
+    "haproxy",
+    "httpd",
+    "httpd-foreground",
+    "hypercorn",
+    "java",
+    "lameduck",
+    "mysqld",
+    "next",
+    "nginx",
+    "nginx-debug",
+    "node",
+    "nodejs",
+    "npm",
+    "npx",
+    "passenger",
+    "php",
+    "php-fpm",
+    "pm2-runtime",
+    "pnpm",
+    "poetry",
+    "postgres",
+    "pipenv",
+    "puma",
+    "rackup",
+    "rails",
+    "redis-server",
+    "s6-svscan",
+    "setpriv",
+    "sidekiq",
+    "su",
+    "su-exec",
+    "sudo",
+    "supervisord",
+    "tini",
+    "traefik",
+    "tsx",
+    "unicorn",
+    "uv",
+    "uvicorn",
+    "uwsgi",
+    "yarn",
 ];
 
 /// Whether a command is likely what a script is there for.
@@ -27,7 +83,9 @@ pub fn is_server(words: &[&str]) -> bool {
         return !words.iter().any(|word| word.starts_with("db:") || matches!(*word, "install" | "check" | "rake"));
     }
     if matches!(name, "npm" | "yarn" | "pnpm") {
-        return !words.iter().any(|word| matches!(*word, "install" | "ci" | "build" | "rebuild") || word.contains("migrat"));
+        return !words
+            .iter()
+            .any(|word| matches!(*word, "install" | "ci" | "build" | "rebuild") || word.contains("migrat"));
     }
     SERVERS.contains(&name) || name.starts_with("php-fpm")
 }
@@ -205,7 +263,8 @@ fn gunicorn(options: &Options<'_>, open: &dyn Fn(&str) -> Opened, env: &[(String
     }
     server.shutdown = exactly(30.0);
     set_shutdown(&mut server, setting("graceful_timeout", &["--graceful-timeout"]));
-    server.request = setting("timeout", &["-t", "--timeout"]).filter(|_| id == "gunicorn-sync" || id == "gunicorn-gthread");
+    server.request =
+        setting("timeout", &["-t", "--timeout"]).filter(|_| id == "gunicorn-sync" || id == "gunicorn-gthread");
     server.max_requests = setting("max_requests", &["--max-requests"]).filter(|limit| limit.value > 0.0);
     server.jitter = setting("max_requests_jitter", &["--max-requests-jitter"]).is_some_and(|jitter| jitter.value > 0.0);
     Some(server)
@@ -248,7 +307,11 @@ fn node_server(words: &[&str], at: At, open: &dyn Fn(&str) -> Opened) -> Option<
     server.idle = facts.keep_alive.as_ref().map_or(server.idle, |value| exactly(value.value));
     server.idle_at = facts.keep_alive.as_ref().map(|value| value.at);
     if facts.handles_term {
-        server.on_stop = if facts.closes { OnSignal::Graceful } else { OnSignal::Unknown };
+        server.on_stop = match (facts.closes, facts.exits_at) {
+            (true, _) => OnSignal::Graceful,
+            (false, Some(_)) => OnSignal::Immediate,
+            (false, None) => OnSignal::Unknown,
+        };
         server.new_connections = NewConnections::Refused;
     }
     server.node = Some(facts);

@@ -26,9 +26,7 @@ impl Known {
                 let end = inner.find('}')?;
                 (self.braced(&inner[..end])?, &inner[end + 1..])
             } else {
-                let end = after
-                    .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-                    .unwrap_or(after.len());
+                let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
                 let end = if after.starts_with(|c: char| c.is_ascii_digit()) { 1 } else { end };
                 if after.starts_with('#') {
                     (self.args.as_ref()?.len().to_string(), &after[1..])

@@ -222,7 +222,8 @@ impl<'s> Walk<'s> {
     fn item(&mut self, item: &'s Item, context: Context, server: &dyn Fn(&[&str]) -> bool) {
         let background = context.background || item.background;
         let last = item.and_or.rest.len();
-        let pipelines = std::iter::once(&item.and_or.first).chain(item.and_or.rest.iter().map(|(_, pipeline)| pipeline));
+        let pipelines =
+            std::iter::once(&item.and_or.first).chain(item.and_or.rest.iter().map(|(_, pipeline)| pipeline));
         for (n, pipeline) in pipelines.enumerate() {
             // `check || exit 1`: what only runs when something fails does not end the script.
             let only_if = n > 0;
@@ -241,14 +242,17 @@ impl<'s> Walk<'s> {
         item.and_or.rest[..n].iter().all(|(joint, _)| *joint == super::ast::Joint::And)
     }
 
-    fn pipeline(&mut self, pipeline: &'s Pipeline, context: Context, statement: Span, server: &dyn Fn(&[&str]) -> bool) {
+    fn pipeline(
+        &mut self,
+        pipeline: &'s Pipeline,
+        context: Context,
+        statement: Span,
+        server: &dyn Fn(&[&str]) -> bool,
+    ) {
         let many = pipeline.commands.len() > 1;
         for command in &pipeline.commands {
-            let here = Context {
-                pipeline: context.pipeline || many,
-                negated: context.negated || pipeline.negated,
-                ..context
-            };
+            let here =
+                Context { pipeline: context.pipeline || many, negated: context.negated || pipeline.negated, ..context };
             self.command(command, here, statement, server);
         }
     }
@@ -468,7 +472,8 @@ impl<'s> Walk<'s> {
                     trap.kills = true;
                 }
                 [name, ..] => {
-                    if let Some(Command { kind: Kind::Group(body) | Kind::Subshell(body), .. }) = self.functions.get(name)
+                    if let Some(Command { kind: Kind::Group(body) | Kind::Subshell(body), .. }) =
+                        self.functions.get(name)
                         && depth < 8
                     {
                         self.read_action(body, trap, depth + 1);
@@ -545,10 +550,10 @@ const SHORT: &[&str] = &[
     ".", ":", "[", "alias", "apk", "apt-get", "awk", "base64", "basename", "break", "cat", "cd", "chgrp", "chmod",
     "chown", "continue", "cp", "curl", "cut", "date", "declare", "dirname", "dnf", "du", "echo", "envsubst", "eval",
     "export", "false", "find", "getent", "getopts", "grep", "hash", "head", "hostname", "id", "install", "jq", "kill",
-    "let", "ln", "local", "ls", "mkdir", "mkfifo", "mktemp", "mount", "mv", "nproc", "openssl", "pgrep", "pkill", "popd",
-    "printf", "ps", "pushd", "pwd", "read", "readlink", "readonly", "realpath", "return", "rm", "rmdir", "sed", "set",
-    "shopt", "sort", "source", "stat", "sysctl", "tar", "tee", "test", "touch", "tr", "true", "type", "typeset", "ulimit",
-    "umask", "uname", "uniq", "unset", "unzip", "wc", "wget", "which", "whoami", "xargs",
+    "let", "ln", "local", "ls", "mkdir", "mkfifo", "mktemp", "mount", "mv", "nproc", "openssl", "pgrep", "pkill",
+    "popd", "printf", "ps", "pushd", "pwd", "read", "readlink", "readonly", "realpath", "return", "rm", "rmdir", "sed",
+    "set", "shopt", "sort", "source", "stat", "sysctl", "tar", "tee", "test", "touch", "tr", "true", "type", "typeset",
+    "ulimit", "umask", "uname", "uniq", "unset", "unzip", "wc", "wget", "which", "whoami", "xargs",
 ];
 
 /// A `case` pattern: `*` and alternatives of plain text are enough for entrypoints.

@@ -340,8 +340,7 @@ impl Parser<'_> {
         self.at += if self.reserved("for") { 3 } else { 6 };
         self.blanks();
         if self.looking_at("((") {
-            self.at =
-                self.arithmetic_ends().ok_or_else(|| self.unreadable("for (( without ))".to_owned()))?;
+            self.at = self.arithmetic_ends().ok_or_else(|| self.unreadable("for (( without ))".to_owned()))?;
         } else {
             self.word()?;
             self.newlines();
@@ -464,8 +463,7 @@ impl Parser<'_> {
                 self.at += end + 2;
             }
         }
-        let operators =
-            ["&>>", "&>", "<<<", "<<-", "<<", "<>", "<&", ">>", ">&", ">|", "<", ">"];
+        let operators = ["&>>", "&>", "<<<", "<<-", "<<", "<>", "<&", ">>", ">&", ">|", "<", ">"];
         let found = operators.iter().find(|operator| self.looking_at(operator));
         let substitution = (self.looking_at("<(") || self.looking_at(">(")) && self.at == start;
         let Some(operator) = found.filter(|_| !substitution) else {
@@ -483,7 +481,8 @@ impl Parser<'_> {
 
     fn word(&mut self) -> Read<Word> {
         let start = self.at;
-        let mut word = Word { text: String::new(), literal: true, quoted: false, process: false, span: Span::default() };
+        let mut word =
+            Word { text: String::new(), literal: true, quoted: false, process: false, span: Span::default() };
         if self.looking_at("<(") || self.looking_at(">(") {
             word.process = true;
             word.literal = false;

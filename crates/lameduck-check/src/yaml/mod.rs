@@ -79,7 +79,11 @@ pub fn read<'t>(lines: &'t Lines<'t>, start: usize, text: &str) -> Result<Option
     let mut builder = Builder { items: Vec::new(), open: Vec::new(), anchors: HashMap::new(), aliases: 0, root: None };
     let ascii = text.is_ascii();
     let place = |marker: Marker| {
-        if ascii { start + marker.index().min(text.len()) } else { lines.offset(first + marker.line() - 1, marker.col()) }
+        if ascii {
+            start + marker.index().min(text.len())
+        } else {
+            lines.offset(first + marker.line() - 1, marker.col())
+        }
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {

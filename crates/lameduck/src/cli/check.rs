@@ -29,12 +29,23 @@ const FORMATS: [&str; 6] = ["text", "json", "sarif", "github", "junit", "html"];
 const FLAGS: &[Flag] = &[
     Flag::value("format", "FORMAT", "text, json, sarif, github, junit or html. Default: text."),
     Flag::value("output", "FILE", "Write the answer there instead of to standard output."),
-    Flag::value("fail-on", "SEVERITY", "note, warning, error or never: from where on findings make the exit status 1. Default: warning."),
+    Flag::value(
+        "fail-on",
+        "SEVERITY",
+        "note, warning, error or never: from where on findings make the exit status 1. Default: warning.",
+    ),
     Flag::value("fix", "KIND", "Edit the files: --fix makes the safe changes, --fix=unsafe all of them."),
     Flag::switch("diff", "Show what --fix would change, and change nothing."),
-    Flag::switch("explain-links", "Show the chain from image to load balancer that was found, and what could not be resolved."),
+    Flag::switch(
+        "explain-links",
+        "Show the chain from image to load balancer that was found, and what could not be resolved.",
+    ),
     Flag::value("rate", "N", "Requests a second to one replica: loss windows are then also given in requests."),
-    Flag::value("lag", "TIME", "How long routing goes on sending after a deletion. Default: what is known of what stands in front."),
+    Flag::value(
+        "lag",
+        "TIME",
+        "How long routing goes on sending after a deletion. Default: what is known of what stands in front.",
+    ),
     Flag::value("config", "FILE", "Settings. Default: lameduck.toml, where it exists."),
     Flag::value("baseline", "FILE", "Leave out the findings that this file lists."),
     Flag::value("write-baseline", "FILE", "Write the findings there, for --baseline."),
@@ -50,7 +61,8 @@ pub fn check(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
         render_all(&mut options);
     }
     let outcome = lameduck_check::check(&options);
-    let fix = given.one("fix", "safe or unsafe", |text| ["safe", "unsafe"].contains(&text).then(|| text == "unsafe"))?;
+    let fix =
+        given.one("fix", "safe or unsafe", |text| ["safe", "unsafe"].contains(&text).then(|| text == "unsafe"))?;
     if given.switch("diff")? {
         for change in outcome.changes(fix == Some(true)) {
             print!("{}", lameduck_check::diff(&change));
@@ -116,7 +128,8 @@ fn config(given: &Given) -> Result<Config, Failure> {
 
 fn options(given: &Given, config: &Config) -> Result<Options, Failure> {
     let rate = given.one("rate", "a number above 0", |text| text.parse::<f64>().ok().filter(|rate| *rate > 0.0))?;
-    let baseline = given.raw("baseline").map(PathBuf::from).or_else(|| config.check.baseline.as_ref().map(PathBuf::from));
+    let baseline =
+        given.raw("baseline").map(PathBuf::from).or_else(|| config.check.baseline.as_ref().map(PathBuf::from));
     let baseline = match baseline {
         None => None,
         Some(path) => {
@@ -161,7 +174,9 @@ fn render_all(options: &mut Options) {
     for folder in kustomizations {
         match output(Command::new("kubectl").arg("kustomize").arg(&folder)) {
             Ok(text) => options.rendered.push((folder.join("kustomization.yaml (rendered)"), text)),
-            Err(why) => options.not_rendered.push((folder, format!("a kustomization, and kubectl kustomize failed: {why}"))),
+            Err(why) => {
+                options.not_rendered.push((folder, format!("a kustomization, and kubectl kustomize failed: {why}")))
+            }
         }
     }
 }
@@ -232,7 +247,10 @@ fn status(given: &Given, config: &Config, outcome: &Outcome) -> Result<u8, Failu
     };
     let asked = given.one("fail-on", expected, read)?;
     let configured = match config.check.fail_on.as_deref() {
-        Some(text) => Some(read(text).ok_or_else(|| given.usage(format!("lameduck.toml: fail-on: read {text:?}, expected {expected}")))?),
+        Some(text) => Some(
+            read(text)
+                .ok_or_else(|| given.usage(format!("lameduck.toml: fail-on: read {text:?}, expected {expected}")))?,
+        ),
         None => None,
     };
     let least = asked.or(configured).unwrap_or_else(|| lameduck_check::severity("warning"));
