@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod bench_check;
 mod packages;
 mod slim;
 mod test;
@@ -18,7 +19,7 @@ cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
   slim                       The static build for images: prints its path and its size.
-  bench NAME [--json FILE]   A performance claim against its peers: init, early-term.
+  bench NAME [--json FILE]   A performance claim against its peers: init, early-term, check.
 ";
 
 fn main() -> ExitCode {

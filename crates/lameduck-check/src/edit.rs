@@ -1,5 +1,7 @@
 //! Changes to files that leave every other byte as it was.
 
+use std::fmt::Write;
+
 use crate::span::{FileId, Span};
 
 /// A replacement of bytes; an empty span inserts.
@@ -34,11 +36,10 @@ impl Insert {
     /// Adds these lines, each indented as the mapping is.
     pub fn lines(self, lines: &[String]) -> Edit {
         let indent = " ".repeat(self.indent as usize);
-        let text = if self.after {
-            lines.iter().map(|line| format!("\n{indent}{line}")).collect::<String>()
-        } else {
-            lines.iter().map(|line| format!("{line}\n{indent}")).collect()
-        };
+        let mut text = String::new();
+        for line in lines {
+            let _ = if self.after { write!(text, "\n{indent}{line}") } else { write!(text, "{line}\n{indent}") };
+        }
         Edit { file: self.file, span: Span { start: self.offset, end: self.offset }, text }
     }
 }
@@ -88,7 +89,7 @@ pub fn diff(path: &str, before: &str, after: &str) -> String {
         let to = (hunks[last].0.end + CONTEXT).min(old.len());
         let new_from = hunks[n].1.start - (hunks[n].0.start - from);
         let new_to = hunks[last].1.end + (to - hunks[last].0.end);
-        out.push_str(&format!("@@ -{},{} +{},{} @@\n", from + 1, to - from, new_from + 1, new_to - new_from));
+        let _ = writeln!(out, "@@ -{},{} +{},{} @@", from + 1, to - from, new_from + 1, new_to - new_from);
         let mut at = from;
         let mut line = |sign: char, text: &str| {
             out.push(sign);

@@ -58,7 +58,6 @@ pub struct Init {
     pub group: bool,
     /// Waits for every descendant: `lameduck run`.
     pub waits: bool,
-    pub at: At,
 }
 
 /// Where the text stood that a shell reads.
@@ -77,7 +76,6 @@ pub enum Place {
 pub struct ShellNode {
     /// As in the process list.
     pub name: String,
-    pub shell: Shell,
     pub place: Place,
     pub program: Program,
     /// The command that is not exec'd.
@@ -113,6 +111,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    #[cfg(test)]
     pub const ALL: [Outcome; 5] =
         [Outcome::Graceful, Outcome::Ignored, Outcome::KilledNow, Outcome::ToldThenKilled, Outcome::Unknown];
 
@@ -196,8 +195,7 @@ fn why_unknown(node: &Node) -> String {
             How::Background { waits: 0, .. } => "the shell waits for nothing it has started".to_owned(),
             How::Exec | How::Child(_) | How::Background { .. } => why_unknown(&shell.child),
         },
-        Node::Init(_, child) => why_unknown(child),
-        Node::Runner { child: Some(child), .. } => why_unknown(child),
+        Node::Init(_, child) | Node::Runner { child: Some(child), .. } => why_unknown(child),
         Node::Runner { child: None, name, .. } => format!("what {name} starts is not known"),
         Node::App { .. } => "it is not known".to_owned(),
     }
@@ -280,12 +278,11 @@ fn of_shell(shell: &ShellNode, pid1: bool, group: bool) -> Outcome {
             match trap {
                 None if *waits == 0 && !busy => Outcome::Unknown,
                 None if pid1 => Outcome::Ignored,
-                None => dies,
                 Some(trap) if trap.ignores => Outcome::Ignored,
                 Some(_) if *busy && *waits == 0 => Outcome::Ignored,
                 Some(trap) if told && (trap.waits || *waits > 1) => Outcome::Graceful,
                 Some(_) if *waits == 0 => Outcome::Unknown,
-                Some(_) => dies,
+                None | Some(_) => dies,
             }
         }
     }
@@ -340,7 +337,7 @@ impl Follow<'_> {
             }
             _ => {}
         }
-        if let Some((init, skip)) = init(&name, &argv, command.at) {
+        if let Some((init, skip)) = init(&name, &argv) {
             let child = self.follow(&rest(command, skip), depth + 1);
             return Node::Init(init, Box::new(child));
         }
@@ -395,11 +392,10 @@ impl Follow<'_> {
                 let args = Some(command.words[1..].to_vec());
                 let shown = format!("{} {}", line[0], command.words[0].text);
                 let read = Read { text: script, shell: kind, form: Form::File, place: Place::Script };
-                self.script(read, args, shown, command, depth)
+                self.script(&read, args.as_deref(), shown, command, depth)
             }
             "dumb-init" | "tini" => {
-                let at = command.at;
-                let Some((init, _)) = init(name, line, at) else {
+                let Some((init, _)) = init(name, line) else {
                     return Node::Unknown { why: format!("{} is not understood", line.join(" ")) };
                 };
                 Node::Init(init, Box::new(self.shebang(&line[1..], command, script, depth)))
@@ -445,21 +441,21 @@ impl Follow<'_> {
             return Node::App { argv: command.words.iter().map(|word| word.text.clone()).collect(), at: command.at };
         };
         if inline {
-            let args = Some(command.words.iter().skip(at + 2).cloned().collect());
+            let args: Option<Vec<Mapped>> = Some(command.words.iter().skip(at + 2).cloned().collect());
             let shown = command.argv()[..at].join(" ");
             let place = if command.shell_form { Place::ShellForm } else { Place::Inline };
             let text = word.clone();
             let read = Read { text: &text, shell: kind, form: Form::Command, place };
-            return self.script(read, args, shown, command, depth);
+            return self.script(&read, args.as_deref(), shown, command, depth);
         }
         let path = word.text.clone();
         let opened = (self.scene.open)(&path);
         match opened {
             Opened::Text { path: source, text } => {
                 self.links.push(format!("{path} is {source}"));
-                let args = Some(command.words.iter().skip(at + 1).cloned().collect());
+                let args: Option<Vec<Mapped>> = Some(command.words.iter().skip(at + 1).cloned().collect());
                 let read = Read { text: &text, shell: kind, form: Form::File, place: Place::Script };
-                self.script(read, args, command.argv().join(" "), command, depth)
+                self.script(&read, args.as_deref(), command.argv().join(" "), command, depth)
             }
             Opened::Missing => Node::Unknown { why: format!("the script {path} is not among the files") },
         }
@@ -467,8 +463,8 @@ impl Follow<'_> {
 
     fn script(
         &mut self,
-        read: Read<'_>,
-        args: Option<Vec<Mapped>>,
+        read: &Read<'_>,
+        args: Option<&[Mapped]>,
         shown: String,
         command: &Command,
         depth: usize,
@@ -480,24 +476,22 @@ impl Follow<'_> {
                 return Node::Unknown { why: format!("the script can not be read at its line {line}: {}", error.why) };
             }
         };
-        let known = Known { args: args.as_deref().map(texts), vars: self.scene.vars.to_vec() };
+        let known = Known { args: args.map(texts), vars: self.scene.vars.to_vec() };
         let program = match exec::analyse(&script, read.shell, read.form, &known, self.scene.is_server) {
             Verdict::Program(program) => program,
             Verdict::Unknown(why) => return Node::Unknown { why },
         };
         // A text that was put together stands nowhere; its instruction does.
-        let place = |span| match read.text.is_placed() {
-            true => (self.scene.place)(read.text.file, read.text.span(span)),
-            false => command.at,
+        let place = |span| {
+            if read.text.is_placed() { (self.scene.place)(read.text.file, read.text.span(span)) } else { command.at }
         };
         let at = place(program.span);
-        let child = Command { words: self.words(&program.words, &read, args.as_deref()), at, shell_form: false };
+        let child = Command { words: self.words(&program.words, read, args), at, shell_form: false };
         let child = Box::new(self.follow(&child, depth + 1));
         let trap_at = program.trap.as_ref().map(|trap| place(trap.span));
         let helper_at = program.helpers.first().map(|span| place(*span));
         Node::Shell(Box::new(ShellNode {
             name: shown,
-            shell: read.shell,
             place: read.place,
             at,
             whole: if command.at == At::default() { self.whole } else { command.at },
@@ -528,7 +522,7 @@ impl Follow<'_> {
             let mut mapped = Mapped::of(read.text.file);
             // The text begins after an opening quote.
             let raw = word.span.of(&read.text.text);
-            let inner = if raw.starts_with(['\'', '"']) { 1 } else { 0 };
+            let inner = usize::from(raw.starts_with(['\'', '"']));
             mapped.push(&text, read.text.offset(word.span.start) as usize + inner);
             out.push(mapped);
         }
@@ -539,11 +533,10 @@ impl Follow<'_> {
         let argv = command.argv();
         let operands: Vec<&str> = argv[1..].iter().filter(|word| !word.starts_with('-')).copied().collect();
         let script = match (name, operands.as_slice()) {
-            ("npm" | "pnpm", ["start", ..]) | ("yarn" | "yarnpkg", ["start", ..]) => "start",
+            ("npm" | "pnpm" | "yarn" | "yarnpkg", ["start", ..]) => "start",
             ("npm" | "pnpm" | "yarn" | "yarnpkg" | "bun", ["run" | "run-script", script, ..]) => script,
             ("yarn" | "yarnpkg", [script, ..]) if !matches!(*script, "install" | "node" | "exec") => script,
-            ("bun", _) => return None,
-            ("npx" | "bunx", _) | ("npm" | "pnpm" | "yarn" | "yarnpkg", _) => {
+            ("npx" | "bunx" | "npm" | "pnpm" | "yarn" | "yarnpkg", _) => {
                 return Some(Node::Runner {
                     runner: Runner::Unsure,
                     name: name.to_owned(),
@@ -562,7 +555,7 @@ impl Follow<'_> {
                 let at = (self.scene.place)(mapped.file, mapped.span(Span::new(0, mapped.text.len())));
                 let outer = Command { words: Vec::new(), at, shell_form: false };
                 let read = Read { text: &mapped, shell: self.sh, form: Form::Command, place: Place::PackageJson };
-                child = Some(Box::new(self.script(read, Some(Vec::new()), "sh -c".to_owned(), &outer, depth)));
+                child = Some(Box::new(self.script(&read, Some(&[]), "sh -c".to_owned(), &outer, depth)));
             }
         }
         let runner = if child.is_none() && runner == Runner::Npm { Runner::Unsure } else { runner };
@@ -651,8 +644,8 @@ fn transparent(name: &str, argv: &[&str]) -> Option<usize> {
 }
 
 /// The inits, by what their options say.
-fn init(name: &str, argv: &[&str], at: At) -> Option<(Init, usize)> {
-    let with = |group, waits| Init { name: name.to_owned(), group, waits, at };
+fn init(name: &str, argv: &[&str]) -> Option<(Init, usize)> {
+    let with = |group, waits| Init { name: name.to_owned(), group, waits };
     let after = |values: &[&str]| {
         let mut n = 1;
         while let Some(word) = argv.get(n).filter(|word| word.starts_with('-')) {

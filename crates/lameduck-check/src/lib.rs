@@ -3,6 +3,8 @@
 //!
 //! [`check`] reads and answers; [`render`] writes the answer; [`rule`] explains. Files are read in `files`, and nowhere else.
 
+#![expect(clippy::similar_names, reason = "a thing, its parts and the list of them are called alike")]
+
 mod config;
 mod docker;
 mod edit;
@@ -206,7 +208,7 @@ fn answer(
     let mut links = Vec::new();
     for (workload, chain) in world.workloads.iter().zip(&world.links) {
         let prediction = predict::predict(world, workload, settings);
-        let subject = rules::Subject { world, workload, prediction: &prediction, settings };
+        let subject = rules::Subject { world, workload, prediction: &prediction };
         if !is_deployed(world, workload) {
             findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
         }

@@ -181,7 +181,7 @@ impl Linker<'_> {
         let signal = own.or_else(|| image.stop_signal.clone());
         let inherited = image.stop_signal().map(|(signal, _)| signal.to_owned());
         if let Some(server) = &mut server {
-            links.push(format!("the server is {}", server.name));
+            links.push(format!("the server is {} (its stop: {})", server.name, server.source));
             let name = signal.as_ref().map(|signal| signal.value.clone()).or(inherited);
             server.on_stop = on_signal(server, name.as_deref());
         } else {
@@ -213,29 +213,26 @@ impl Linker<'_> {
     fn container(&self, container: &mut Container, build: Option<&Path>, init: bool, links: &mut Vec<String>) {
         let name = container.image.as_ref().map(|image| image.value.clone()).unwrap_or_default();
         let found = self.dockerfile(&name, build);
-        let (image, from, sure) = match found {
-            Some((built, sure)) => {
-                links.push(format!("{}: image {name} is built by {}", container.name, self.files.show(built.file)));
-                container.dockerfile = Some(built.file);
-                (built.image.clone(), built.path.clone(), sure)
+        let (image, from, sure) = if let Some((built, sure)) = found {
+            links.push(format!("{}: image {name} is built by {}", container.name, self.files.show(built.file)));
+            container.dockerfile = Some(built.file);
+            (built.image.clone(), built.path.clone(), sure)
+        } else {
+            let reference = base::reference(&name);
+            let official = base::official(&reference);
+            if official.is_none() {
+                links.push(format!("{}: not resolved: no Dockerfile for image {name}", container.name));
             }
-            None => {
-                let reference = base::reference(&name);
-                let official = base::official(&reference);
-                if official.is_none() {
-                    links.push(format!("{}: not resolved: no Dockerfile for image {name}", container.name));
-                }
-                let image = Image {
-                    base: name.clone(),
-                    sh: base::sh(&name),
-                    inherited: official.as_ref().map(|official| official.command.clone()).unwrap_or_default(),
-                    inherited_signal: official.and_then(|official| official.stop_signal),
-                    workdir: "/".to_owned(),
-                    ..Image::default()
-                };
-                let path = container.image.as_ref().map(|image| self.files.path(image.at.file)).unwrap_or_default();
-                (image, path, true)
-            }
+            let image = Image {
+                base: name.clone(),
+                sh: base::sh(&name),
+                inherited: official.as_ref().map(|official| official.command.clone()).unwrap_or_default(),
+                inherited_signal: official.and_then(|official| official.stop_signal),
+                workdir: "/".to_owned(),
+                ..Image::default()
+            };
+            let path = container.image.as_ref().map(|image| self.files.path(image.at.file)).unwrap_or_default();
+            (image, path, true)
         };
         container.link_sure = sure;
         let mut command = combine(&image, container);
@@ -287,10 +284,11 @@ fn on_signal(server: &Server, signal: Option<&str>) -> OnSignal {
     }
     match (server.id, signal) {
         (_, "TERM" | "15") => server.on_stop,
-        ("gunicorn-sync" | "gunicorn-gthread" | "gunicorn-gevent", "QUIT" | "INT") => OnSignal::Immediate,
         ("uvicorn" | "puma", "INT") => OnSignal::Graceful,
-        ("actix-web", "INT" | "QUIT") => OnSignal::Immediate,
-        (_, "KILL" | "9") => OnSignal::Immediate,
+        (_, "KILL" | "9")
+        | ("gunicorn-sync" | "gunicorn-gthread" | "gunicorn-gevent" | "actix-web", "QUIT" | "INT") => {
+            OnSignal::Immediate
+        }
         _ => OnSignal::Unknown,
     }
 }

@@ -10,7 +10,7 @@ use crate::server::{NewConnections, OnSignal, Server};
 /// Seconds, from when to when; no upper end is "not known".
 pub type When = (f64, Option<f64>);
 
-/// From the deletion until kube-proxy sends nothing new: the EndpointSlice controller, the watch and kube-proxy, 0 to 1 s each.
+/// From the deletion until kube-proxy sends nothing new: the `EndpointSlice` controller, the watch and kube-proxy, 0 to 1 s each.
 const ENDPOINTS: When = (1.0, Some(3.0));
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -225,7 +225,6 @@ pub fn stop_words(kind: NewConnections) -> &'static str {
     match kind {
         NewConnections::Refused => "refuses new connections",
         NewConnections::HangThenReset => "lets new connections hang and resets them",
-        NewConnections::Served => "still serves new connections",
         NewConnections::Unknown => "no longer serves new connections",
     }
 }

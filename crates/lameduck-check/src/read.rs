@@ -112,7 +112,7 @@ fn read_text(files: &Files, id: FileId, kind: Kind, text: &str, facts: &mut Fact
         }
         Kind::Haproxy => facts.pools = proxy::haproxy(&Mapped::plain(id, text, 0)).pools,
         Kind::Other => {
-            bad(1, "not a kind of file that is known: Dockerfile, YAML, Procfile, nginx.conf, haproxy.cfg".to_owned())
+            bad(1, "not a kind of file that is known: Dockerfile, YAML, Procfile, nginx.conf, haproxy.cfg".to_owned());
         }
     }
     if text.contains("lameduck: ignore") {

@@ -159,7 +159,7 @@ impl Document {
     }
 }
 
-pub fn finding(finding: &Finding, show: &dyn Fn(crate::span::FileId) -> String) -> FindingShown {
+pub(crate) fn finding(finding: &Finding, show: &dyn Fn(crate::span::FileId) -> String) -> FindingShown {
     let fix = finding.fix.as_ref().map(|fix| {
         let mut files: Vec<String> = fix.edits.iter().map(|edit| show(edit.file)).collect();
         files.sort();
@@ -181,7 +181,7 @@ pub fn finding(finding: &Finding, show: &dyn Fn(crate::span::FileId) -> String) 
     }
 }
 
-pub fn timeline(prediction: &Prediction) -> Vec<EntryShown> {
+pub(crate) fn timeline(prediction: &Prediction) -> Vec<EntryShown> {
     let round = |at: f64| (at * 1000.0).round() / 1000.0;
     let shown = prediction.entries.iter().map(|entry| EntryShown {
         lane: entry.moment.lane(),
@@ -192,7 +192,7 @@ pub fn timeline(prediction: &Prediction) -> Vec<EntryShown> {
     shown.collect()
 }
 
-pub fn windows(prediction: &Prediction, rate: Option<f64>) -> Vec<WindowShown> {
+pub(crate) fn windows(prediction: &Prediction, rate: Option<f64>) -> Vec<WindowShown> {
     let shown = prediction.windows.iter().map(|window| {
         let (least, most): When = window.length;
         let lost = rate.filter(|_| most != Some(0.0)).map(|rate| (least * rate, most.map(|most| most * rate)));
@@ -201,7 +201,7 @@ pub fn windows(prediction: &Prediction, rate: Option<f64>) -> Vec<WindowShown> {
     shown.collect()
 }
 
-pub fn unparsed(list: &[Unparsed]) -> Vec<UnparsedShown> {
+pub(crate) fn unparsed(list: &[Unparsed]) -> Vec<UnparsedShown> {
     let shown =
         list.iter().map(|one| UnparsedShown { file: one.file.clone(), line: one.line, reason: one.why.clone() });
     shown.collect()

@@ -18,9 +18,6 @@ impl Span {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    pub fn shift(self, by: u32) -> Span {
-        Span { start: self.start + by, end: self.end + by }
-    }
 }
 
 /// A file among the inputs, by number.

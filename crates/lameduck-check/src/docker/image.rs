@@ -228,7 +228,9 @@ fn copy(image: &mut Image, instruction: &Instruction) {
         Some(array) => array.iter().map(|word| word.text.clone()).collect(),
         None => words(&instruction.body.text),
     };
-    parts.iter_mut().for_each(|part| *part = expand(part, &image.vars));
+    for part in &mut parts {
+        *part = expand(part, &image.vars);
+    }
     let Some(target) = parts.pop() else { return };
     let from = instruction.flags.iter().find_map(|flag| flag.strip_prefix("--from=")).map(str::to_owned);
     let folder = target.ends_with('/') || parts.len() > 1;
@@ -328,9 +330,10 @@ impl Image {
             self.shell.clone().unwrap_or_else(default).iter().map(|word| Mapped::word(word)).collect::<Vec<_>>()
         };
         let mut out = Command::default();
-        let add = |out: &mut Command, form: &Form| match &form.array {
-            Some(array) => out.words.extend(array.iter().cloned()),
-            None => {
+        let add = |out: &mut Command, form: &Form| {
+            if let Some(array) = &form.array {
+                out.words.extend(array.iter().cloned());
+            } else {
                 out.words.extend(shell());
                 out.words.push(form.text.clone());
                 out.shell_form = true;

@@ -1,4 +1,4 @@
-//! Dockerfiles: the syntax as BuildKit reads it, and the image that comes out.
+//! Dockerfiles: the syntax as `BuildKit` reads it, and the image that comes out.
 
 pub mod base;
 pub mod expand;

@@ -28,7 +28,7 @@ pub fn read(root: Node<'_>, workloads: &mut Vec<Workload>, objects: &mut Objects
         "ReplicationController" => workload(root, Kind::ReplicationController, &["spec", "template"], workloads),
         "DeploymentConfig" => workload(root, Kind::DeploymentConfig, &["spec", "template"], workloads),
         "Rollout" if version.starts_with("argoproj.io") => {
-            workload(root, Kind::Rollout, &["spec", "template"], workloads)
+            workload(root, Kind::Rollout, &["spec", "template"], workloads);
         }
         "Pod" => workload(root, Kind::Pod, &[], workloads),
         "Service" if version.starts_with("serving.knative.dev") => {
@@ -39,7 +39,6 @@ pub fn read(root: Node<'_>, workloads: &mut Vec<Workload>, objects: &mut Objects
         "HTTPRoute" | "GRPCRoute" => objects.ingresses.push(route(root)),
         "Gateway" => objects.gateways.push(Gateway {
             name: name(root),
-            namespace: namespace(root),
             class: root.path(&["spec", "gatewayClassName"]).and_then(Node::text).unwrap_or_default().to_owned(),
         }),
         "HorizontalPodAutoscaler" => objects.hpas.push(hpa(root)),
@@ -239,7 +238,6 @@ fn container(node: Node<'_>) -> Container {
             .collect(),
         readiness: node.get("readinessProbe").map(probe),
         liveness: node.get("livenessProbe").map(probe),
-        startup: node.get("startupProbe").map(probe),
         pre_stop: lifecycle.and_then(|lifecycle| lifecycle.get("preStop")).and_then(pre_stop),
         lifecycle: lifecycle.and_then(|lifecycle| insert(lifecycle, &[])),
         memory_limit: limit.and_then(|limit| Some(Sp { value: quantity(limit.text()?)?, at: limit.at() })),
@@ -309,7 +307,7 @@ pub fn hook_lasts(argv: &[String]) -> Option<(f64, f64)> {
     for simple in simples {
         let words: Vec<&str> = simple.words.iter().map(|word| word.text.as_str()).collect();
         match words.as_slice() {
-            ["sleep", time] | ["/bin/sleep", time] => least += exec::seconds(time)?,
+            ["sleep" | "/bin/sleep", time] => least += exec::seconds(time)?,
             ["while" | "pgrep" | "wait" | "curl" | "wget", ..] => open = true,
             _ => {}
         }
@@ -425,23 +423,17 @@ fn route(root: Node<'_>) -> Ingress {
 fn hpa(root: Node<'_>) -> Hpa {
     let spec = root.get("spec").unwrap_or(root);
     let down = spec.path(&["behavior", "scaleDown"]);
-    scaling(root, spec, down, spec.path(&["scaleTargetRef", "name"]), ("minReplicas", "maxReplicas"))
+    scaling(root, spec, down, spec.path(&["scaleTargetRef", "name"]), "minReplicas")
 }
 
 fn keda(root: Node<'_>) -> Hpa {
     let spec = root.get("spec").unwrap_or(root);
     let down = spec.path(&["advanced", "horizontalPodAutoscalerConfig", "behavior", "scaleDown"]);
     let target = spec.path(&["scaleTargetRef", "name"]);
-    Hpa { keda: true, insert: None, ..scaling(root, spec, down, target, ("minReplicaCount", "maxReplicaCount")) }
+    Hpa { insert: None, ..scaling(root, spec, down, target, "minReplicaCount") }
 }
 
-fn scaling(
-    root: Node<'_>,
-    spec: Node<'_>,
-    down: Option<Node<'_>>,
-    target: Option<Node<'_>>,
-    (min, max): (&str, &str),
-) -> Hpa {
+fn scaling(root: Node<'_>, spec: Node<'_>, down: Option<Node<'_>>, target: Option<Node<'_>>, min: &str) -> Hpa {
     let get = |key: &str| down.and_then(|down| down.get(key));
     let policies = get("policies").map(Node::items).unwrap_or_default();
     let policies = policies.into_iter().filter_map(|policy| {
@@ -450,17 +442,14 @@ fn scaling(
     });
     Hpa {
         at: own_at(root),
-        name: name(root),
         namespace: namespace(root),
         target: target.and_then(Node::text).unwrap_or_default().to_owned(),
         min: sp_number(spec.get(min)),
-        max: sp_number(spec.get(max)),
         stabilization: sp_number(get("stabilizationWindowSeconds")),
         policies: policies.collect(),
         scale_down: down.map(|down| down.pairs().first().map_or(down, |(key, _)| *key).at()),
         disabled: get("selectPolicy").and_then(Node::text) == Some("Disabled"),
         behavior: spec.get("behavior").is_some(),
-        keda: false,
         insert: insert(spec, &["maxReplicas", "minReplicas"])
             .filter(|_| root.str("apiVersion").is_some_and(|version| version.contains("/v2"))),
     }
@@ -470,7 +459,6 @@ fn pdb(root: Node<'_>) -> Pdb {
     let spec = root.get("spec").unwrap_or(root);
     Pdb {
         at: own_at(root),
-        name: name(root),
         namespace: namespace(root),
         selector: labels(spec.path(&["selector", "matchLabels"])),
         expressions: spec.path(&["selector", "matchExpressions"]).is_some(),
@@ -497,12 +485,11 @@ fn backend(root: Node<'_>, kind: &str) -> Backend {
     }
 }
 
-/// ingress-nginx's ConfigMap: its keys, in seconds.
+/// ingress-nginx's `ConfigMap`: its keys, in seconds.
 fn config(root: Node<'_>) -> Option<ControllerConfig> {
     let data = root.get("data")?;
     let upstream_idle = sp_number(data.get("upstream-keepalive-timeout"));
-    let client_idle = sp_number(data.get("keep-alive"));
-    (upstream_idle.is_some() || client_idle.is_some()).then_some(ControllerConfig { upstream_idle, client_idle })
+    upstream_idle.is_some().then_some(ControllerConfig { upstream_idle })
 }
 
 fn restarter(root: Node<'_>) -> Option<Restarter> {

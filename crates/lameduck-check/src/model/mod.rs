@@ -115,7 +115,6 @@ pub struct Container {
     pub ports: Vec<u16>,
     pub readiness: Option<Probe>,
     pub liveness: Option<Probe>,
-    pub startup: Option<Probe>,
     pub pre_stop: Option<PreStop>,
     /// A `lifecycle` is there, and this is its first key.
     pub lifecycle: Option<Insert>,

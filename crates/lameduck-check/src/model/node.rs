@@ -6,6 +6,7 @@ use crate::span::{At, Lines, Mapped, Sp, Span};
 
 /// What the sources of an app say.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any of them can hold")]
 pub struct NodeFacts {
     /// `server.keepAliveTimeout`, in seconds.
     pub keep_alive: Option<Sp<f64>>,
@@ -75,7 +76,7 @@ pub fn read(entry: &str, open: &dyn Fn(&str) -> Opened) -> Option<NodeFacts> {
         scan(&text, &mut facts);
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
         for local in loads(&text.text).into_iter().filter(|name| name.starts_with('.')) {
-            if !local.ends_with(".json") {
+            if !local.to_lowercase().ends_with(".json") {
                 queue.push(crate::docker::image::join(folder, &local).trim_start_matches('/').to_owned());
                 if path.starts_with('/') {
                     let last = queue.pop().unwrap_or_default();

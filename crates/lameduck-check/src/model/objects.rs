@@ -1,8 +1,7 @@
 //! The objects around workloads: routing and scaling.
 
-use super::Ignore;
 use crate::edit::Insert;
-use crate::span::{At, FileId, Sp};
+use crate::span::{At, Sp};
 
 pub type Labels = Vec<(String, String)>;
 pub type Annotations = Vec<(String, Sp<String>)>;
@@ -28,7 +27,7 @@ pub struct Ingress {
     pub namespace: String,
     /// Class, controller, or the gateway's name for a route.
     pub class: Option<String>,
-    /// An HTTPRoute, not an Ingress.
+    /// An `HTTPRoute`, not an Ingress.
     pub route: bool,
     pub annotations: Annotations,
     pub services: Vec<String>,
@@ -37,32 +36,27 @@ pub struct Ingress {
 #[derive(Debug, Clone, Default)]
 pub struct Gateway {
     pub name: String,
-    pub namespace: String,
     pub class: String,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Hpa {
     pub at: At,
-    pub name: String,
     pub namespace: String,
     pub target: String,
     pub min: Option<Sp<f64>>,
-    pub max: Option<Sp<f64>>,
     pub stabilization: Option<Sp<f64>>,
     /// Policies of scale-down: pods or percent, value, period.
     pub policies: Vec<(String, f64, f64)>,
     pub scale_down: Option<At>,
     pub disabled: bool,
     pub behavior: bool,
-    pub keda: bool,
     pub insert: Option<Insert>,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Pdb {
     pub at: At,
-    pub name: String,
     pub namespace: String,
     pub selector: Labels,
     /// It selects by expressions, which are not evaluated.
@@ -71,7 +65,7 @@ pub struct Pdb {
     pub max_unavailable: Option<Sp<String>>,
 }
 
-/// BackendConfig, GCPBackendPolicy, HealthCheckPolicy.
+/// `BackendConfig`, `GCPBackendPolicy`, `HealthCheckPolicy`.
 #[derive(Debug, Clone, Default)]
 pub struct Backend {
     pub at: At,
@@ -86,11 +80,10 @@ pub struct Backend {
     pub insert: Option<Insert>,
 }
 
-/// The settings of an ingress controller, out of its ConfigMap.
+/// The settings of an ingress controller, out of its `ConfigMap`.
 #[derive(Debug, Clone, Default)]
 pub struct ControllerConfig {
     pub upstream_idle: Option<Sp<f64>>,
-    pub client_idle: Option<Sp<f64>>,
 }
 
 /// A job that ends pods by the clock.
@@ -113,5 +106,4 @@ pub struct Objects {
     pub backends: Vec<Backend>,
     pub configs: Vec<ControllerConfig>,
     pub restarters: Vec<Restarter>,
-    pub ignores: Vec<(FileId, Ignore)>,
 }

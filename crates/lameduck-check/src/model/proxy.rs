@@ -183,18 +183,18 @@ fn host_of(address: &str) -> String {
     address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned()
 }
 
-/// nginx's and HAProxy's times: `75`, `75s`, `1m`, `500ms`, `1h30m`.
+/// nginx's and `HAProxy`'s times: `75`, `75s`, `1m`, `500ms`, `1h30m`.
 pub fn time(text: &str) -> Option<f64> {
     lameduck_core::duration::parse(text).ok().map(|duration| duration.as_secs_f64())
 }
 
 /// What an image's own nginx.conf says, where it is among the files.
-pub fn nginx_of_image(server: &mut Server, path: &Option<String>, open: &dyn Fn(&str) -> Opened) {
+pub fn nginx_of_image(server: &mut Server, path: Option<&str>, open: &dyn Fn(&str) -> Opened) {
     let one = |path: &str| match open(path) {
         Opened::Text { text, .. } => vec![text],
         Opened::Missing => Vec::new(),
     };
-    let path = path.as_deref().unwrap_or("/etc/nginx/nginx.conf");
+    let path = path.unwrap_or("/etc/nginx/nginx.conf");
     for main in [path, "/etc/nginx/conf.d/default.conf"] {
         for text in one(main) {
             let proxy = nginx(&text, &one);
@@ -251,7 +251,7 @@ fn haproxy_pool(hosts: &mut Vec<String>, at: &mut Option<At>) -> Option<Pool> {
     (!hosts.is_empty()).then_some(Pool { proxy: "haproxy", hosts, idle: 5.0, at, stated: false })
 }
 
-/// HAProxy's own default unit is the millisecond.
+/// `HAProxy`'s own default unit is the millisecond.
 fn haproxy_time(text: &str) -> Option<f64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse::<f64>().ok().map(|ms| ms / 1000.0);

@@ -1,4 +1,4 @@
-//! For programs: JSON, SARIF 2.1.0, GitHub's workflow commands, JUnit.
+//! For programs: JSON, SARIF 2.1.0, GitHub's workflow commands, `JUnit`.
 
 use std::fmt::Write;
 
@@ -121,7 +121,7 @@ pub fn github(outcome: &Outcome) -> String {
     out
 }
 
-/// JUnit: a test case for every rule in every file that has findings, and one for every other file's silence.
+/// `JUnit`: a test case for every rule in every file that has findings, and one for every other file's silence.
 pub fn junit(outcome: &Outcome) -> String {
     let escape = |text: &str| {
         let allowed = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect::<String>();

@@ -3,14 +3,13 @@
 use crate::finding::Finding;
 use crate::link::World;
 use crate::model::{Container, Workload};
-use crate::predict::{Prediction, Settings};
+use crate::predict::Prediction;
 
 /// What a rule about a workload sees.
 pub struct Subject<'w> {
     pub world: &'w World,
     pub workload: &'w Workload,
     pub prediction: &'w Prediction,
-    pub settings: Settings,
 }
 
 impl<'w> Subject<'w> {

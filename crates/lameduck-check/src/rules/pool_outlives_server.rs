@@ -16,10 +16,7 @@ fn check(world: &World) -> Vec<Finding> {
             let services: Vec<&str> = world.services(workload).map(|service| service.name.as_str()).collect();
             let named = |host: &String| {
                 let first = host.split('.').next().unwrap_or_default();
-                match workload.kind.in_cluster() {
-                    true => services.contains(&first),
-                    false => workload.name == first,
-                }
+                if workload.kind.in_cluster() { services.contains(&first) } else { workload.name == first }
             };
             if !pool.hosts.iter().any(named) {
                 continue;

@@ -34,7 +34,6 @@ pub enum NewConnections {
     Refused,
     /// Accepted by the kernel, never answered, reset at the exit.
     HangThenReset,
-    Served,
     Unknown,
 }
 
@@ -64,7 +63,7 @@ pub struct Server {
     pub at: At,
     /// Facts of other versions than the one in use are not ruled out.
     pub sure: bool,
-    /// Where the main fact about its stop comes from.
+    /// Where the fact about its stop comes from.
     pub source: &'static str,
 }
 

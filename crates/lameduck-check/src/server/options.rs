@@ -121,8 +121,8 @@ impl Options<'_> {
     }
 }
 
-fn exactly(value: f64) -> Option<Range> {
-    Some((value, value))
+fn exactly(value: f64) -> Range {
+    (value, value)
 }
 
 /// The server that a command line starts. `open` reads files of the image, `env` is what is known of its environment.
@@ -164,7 +164,7 @@ pub fn recognise(argv: &[String], at: At, open: &dyn Fn(&str) -> Opened, env: &[
             set_shutdown(&mut server, options.number(&["--graceful-timeout"]));
         }
         "passenger" => passenger(&mut server, &options),
-        "nginx" | "nginx-debug" => proxy::nginx_of_image(&mut server, &options.value(&["-c"]).map(str::to_owned), open),
+        "nginx" | "nginx-debug" => proxy::nginx_of_image(&mut server, options.value(&["-c"]), open),
         "uwsgi" if options.has("--die-on-term") => server.on_stop = OnSignal::Immediate,
         "next" => set_idle_ms(&mut server, options.number(&["--keepAliveTimeout"])),
         _ => {}
@@ -201,7 +201,7 @@ fn from_program(name: &str) -> Option<&'static str> {
 
 fn set_idle(server: &mut Server, value: Option<Sp<f64>>) {
     if let Some(value) = value {
-        server.idle = exactly(value.value);
+        server.idle = Some(exactly(value.value));
         server.idle_at = Some(value.at);
     }
 }
@@ -212,7 +212,7 @@ fn set_idle_ms(server: &mut Server, value: Option<Sp<f64>>) {
 
 fn set_shutdown(server: &mut Server, value: Option<Sp<f64>>) {
     if let Some(value) = value {
-        server.shutdown = exactly(value.value);
+        server.shutdown = Some(exactly(value.value));
         server.shutdown_at = Some(value.at);
     }
 }
@@ -222,7 +222,7 @@ fn passenger(server: &mut Server, options: &Options<'_>) {
     match options.value(&["--engine"]) {
         Some("builtin") => {
             server.on_stop = OnSignal::Immediate;
-            server.idle = exactly(f64::INFINITY);
+            server.idle = Some(exactly(f64::INFINITY));
             server.sure = true;
         }
         Some(_) => server.on_stop = OnSignal::Graceful,
@@ -256,12 +256,12 @@ fn gunicorn(options: &Options<'_>, open: &dyn Fn(&str) -> Opened, env: &[(String
     let mut server = from_catalogue(id)?;
     if id == "gunicorn-gevent" {
         server.on_stop = OnSignal::Graceful;
-        server.shutdown = exactly(30.0);
+        server.shutdown = Some(exactly(30.0));
     }
     if id != "gunicorn-sync" {
         set_idle(&mut server, setting("keepalive", &["--keep-alive"]));
     }
-    server.shutdown = exactly(30.0);
+    server.shutdown = Some(exactly(30.0));
     set_shutdown(&mut server, setting("graceful_timeout", &["--graceful-timeout"]));
     server.request =
         setting("timeout", &["-t", "--timeout"]).filter(|_| id == "gunicorn-sync" || id == "gunicorn-gthread");
@@ -284,7 +284,7 @@ fn puma(argv: &[String], at: At, open: &dyn Fn(&str) -> Opened, env: &[(String, 
     set_idle(&mut server, setting("persistent_timeout"));
     let workers = options.number(&["-w", "--workers"]).or_else(|| setting("workers"));
     if workers.is_some_and(|workers| workers.value > 0.0) {
-        server.shutdown = exactly(30.0);
+        server.shutdown = Some(exactly(30.0));
         set_shutdown(&mut server, setting("worker_shutdown_timeout"));
     } else {
         set_shutdown(&mut server, setting("force_shutdown_after").filter(|limit| limit.value >= 0.0));
@@ -304,7 +304,7 @@ fn node_server(words: &[&str], at: At, open: &dyn Fn(&str) -> Opened) -> Option<
     let mut server = from_catalogue(id)?;
     server.argv = words.iter().map(|word| (*word).to_owned()).collect();
     server.at = at;
-    server.idle = facts.keep_alive.as_ref().map_or(server.idle, |value| exactly(value.value));
+    server.idle = facts.keep_alive.as_ref().map(|value| exactly(value.value)).or(server.idle);
     server.idle_at = facts.keep_alive.as_ref().map(|value| value.at);
     if facts.handles_term {
         server.on_stop = match (facts.closes, facts.exits_at) {

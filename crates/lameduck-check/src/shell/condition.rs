@@ -28,8 +28,8 @@ impl Known {
             } else {
                 let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
                 let end = if after.starts_with(|c: char| c.is_ascii_digit()) { 1 } else { end };
-                if after.starts_with('#') {
-                    (self.args.as_ref()?.len().to_string(), &after[1..])
+                if let Some(left) = after.strip_prefix('#') {
+                    (self.args.as_ref()?.len().to_string(), left)
                 } else {
                     (self.variable(&after[..end])?, &after[end..])
                 }

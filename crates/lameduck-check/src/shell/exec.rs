@@ -99,6 +99,7 @@ pub enum Verdict {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a construct that a command is inside of")]
 struct Context {
     pipeline: bool,
     background: bool,
@@ -414,14 +415,11 @@ impl<'s> Walk<'s> {
                     Some(known) => args.extend(known.iter().cloned()),
                     None => return,
                 }
+            } else if let Some(text) = self.known.expand(word) {
+                args.push(text);
             } else {
-                match self.known.expand(word) {
-                    Some(text) => args.push(text),
-                    None => {
-                        self.known.args = None;
-                        return;
-                    }
-                }
+                self.known.args = None;
+                return;
             }
         }
         if context.arm.is_none() {
@@ -516,7 +514,9 @@ fn simples_of<'s>(command: &'s Command, into: &mut Vec<&'s Simple>) {
                 simples(condition, into);
                 simples(body, into);
             }
-            otherwise.iter().for_each(|list| simples(list, into));
+            if let Some(list) = otherwise {
+                simples(list, into);
+            }
         }
         Kind::While(condition, body) => {
             simples(condition, into);

@@ -491,8 +491,7 @@ impl Parser<'_> {
             self.list(&[])?;
             self.expect(")")?;
         }
-        loop {
-            let Some(byte) = self.byte() else { break };
+        while let Some(byte) = self.byte() {
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' | b';' | b'&' | b'|' | b'<' | b'>' | b')' => break,
                 b'(' => {
@@ -505,13 +504,13 @@ impl Parser<'_> {
                     self.parenthesized()?;
                 }
                 b'\\' => {
-                    if self.byte_at(1) != Some(b'\n') {
+                    if self.byte_at(1) == Some(b'\n') {
+                        self.at += 1;
+                    } else {
                         let rest = self.text.get(self.at + 1..).unwrap_or_default();
                         word.text.extend(rest.chars().next());
                         self.at += rest.chars().next().map_or(0, char::len_utf8);
                         word.quoted = true;
-                    } else {
-                        self.at += 1;
                     }
                     self.at += 1;
                 }

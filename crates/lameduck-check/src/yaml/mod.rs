@@ -332,9 +332,10 @@ impl<'d> Node<'d> {
         let start = self.item().span.start as usize;
         match style {
             ScalarStyle::Plain if self.item().span.of(self.document.lines.text()) == text => mapped.push(text, start),
-            ScalarStyle::Plain => by_lines(&mut mapped, text, start, self.document.lines),
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => mapped.push(text, start + 1),
-            ScalarStyle::Literal | ScalarStyle::Folded => by_lines(&mut mapped, text, start, self.document.lines),
+            ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => {
+                by_lines(&mut mapped, text, start, self.document.lines);
+            }
         }
         mapped
     }
