@@ -205,7 +205,12 @@ fn windows(
         }
         End::Unknown => {}
     }
+    let keeps = container.server.as_ref().and_then(|server| server.idle).is_some_and(|(_, most)| most > 0.0);
     if let (Some(stops), Some(lag)) = (stops, lag) {
+        // With the listener go the idle connections, and what was on its way on one of them.
+        if keeps && matches!(end, End::Drains | End::Dies) && lag.1.is_none_or(|lag| lag > stops.0) {
+            out.push(in_flight(Cause::IdleCloseRace, stops.0));
+        }
         let least = (lag.0 - stops.1.unwrap_or(stops.0)).max(0.0);
         let most = lag.1.map(|lag| (lag - stops.0).max(0.0));
         if most.is_none_or(|most| most > 0.0) {

@@ -17,7 +17,6 @@ impl Span {
     pub fn of(self, text: &str) -> &str {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
-
 }
 
 /// A file among the inputs, by number.

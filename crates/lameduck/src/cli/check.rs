@@ -175,7 +175,7 @@ fn render_all(options: &mut Options) {
         match output(Command::new("kubectl").arg("kustomize").arg(&folder)) {
             Ok(text) => options.rendered.push((folder.join("kustomization.yaml (rendered)"), text)),
             Err(why) => {
-                options.not_rendered.push((folder, format!("a kustomization, and kubectl kustomize failed: {why}")))
+                options.not_rendered.push((folder, format!("a kustomization, and kubectl kustomize failed: {why}")));
             }
         }
     }
@@ -223,13 +223,11 @@ fn show(given: &Given, outcome: &Outcome) -> Result<(), Failure> {
         let links = render::links(outcome);
         if format.is_none_or(|format| format == "text") { text.insert_str(0, &links) } else { eprint!("{links}") }
     }
-    match to_file {
-        Some(path) => write(path, &text),
-        None => {
-            print!("{text}");
-            Ok(())
-        }
+    if let Some(path) = to_file {
+        return write(path, &text);
     }
+    print!("{text}");
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
