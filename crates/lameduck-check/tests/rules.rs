@@ -105,8 +105,8 @@ fn a_fix_removes_its_finding_and_makes_no_other() {
     for (name, _) in rules() {
         let dir = tempfile::tempdir().unwrap();
         let before = run(&files(rule(name).unwrap(), "Found"), dir.path());
-        let fixes = before.document.findings.iter().any(|finding| finding.rule == name && finding.fix.is_some());
-        if !fixes {
+        let fixable = before.document.findings.iter().any(|finding| finding.rule == name && finding.fix.is_some());
+        if !fixable {
             continue;
         }
         fixed += 1;

@@ -5,6 +5,7 @@ mod formats;
 mod measured;
 mod schema;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -131,7 +132,7 @@ fn a_fix_changes_what_it_has_to_and_nothing_else() {
 fn pathological_yaml_is_refused() {
     let mut laughs = String::from("apiVersion: v1\nkind: ConfigMap\na: &a [x, x, x, x, x, x, x, x, x]\n");
     for (name, before) in ('b'..='z').zip('a'..='y') {
-        laughs += &format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(", "));
+        let _ = writeln!(laughs, "{name}: &{name} [{}]", vec![format!("*{before}"); 9].join(", "));
     }
     let many = format!("a: &a 1\nb: [{}]\n", "*a, ".repeat(20_000));
     let cases = [

@@ -168,7 +168,7 @@ fn drill(case: &Case, command: Vec<String>, signal: Option<&str>) -> DrillResult
     };
     let command = hook.into_iter().chain(command).map(Into::into).collect();
     let demo = lameduck_drill::demo::plan(command, Vec::new());
-    let mut profile = demo.profile.clone();
+    let mut profile = demo.profile;
     if !case.pooled {
         profile.max_idle = Some(0);
     }
