@@ -209,7 +209,7 @@ fn answer(
     for (workload, chain) in world.workloads.iter().zip(&world.links) {
         let prediction = predict::predict(world, workload, settings);
         let subject = rules::Subject { world, workload, prediction: &prediction };
-        if !is_deployed(world, workload) {
+        if !world.is_deployed(workload) {
             findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
         }
         workloads.push(shown(&files, workload, &prediction, settings));
@@ -269,21 +269,6 @@ fn answer(
     Outcome { document, links, unreadable: unparsed.iter().any(|one| one.unreadable), files, findings }
 }
 
-/// A Dockerfile or a line of a Procfile that a manifest runs is judged there, with its preStop and grace period.
-fn is_deployed(world: &link::World, workload: &model::Workload) -> bool {
-    if !matches!(workload.kind, model::Kind::Image | model::Kind::Procfile) {
-        return false;
-    }
-    let own = workload.containers.first().and_then(|container| container.launch.as_ref());
-    let app = own.and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
-    let deployed = world.workloads.iter().filter(|other| other.kind.in_cluster() || other.kind == model::Kind::Compose);
-    deployed.flat_map(|other| &other.containers).any(|container| {
-        let by_image = container.dockerfile == Some(workload.file) && container.command.is_none();
-        let same = container.launch.as_ref().and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
-        by_image || (workload.kind == model::Kind::Procfile && app.is_some() && same == app)
-    })
-}
-
 /// What was rendered repeats what its plain parts say already.
 fn without_echoes(files: &files::Files, findings: &mut Vec<finding::Finding>) {
     let plain: Vec<(&str, String, String)> = findings
@@ -311,7 +296,12 @@ fn reason(
         let below = found.at.line == ignore.at.line || found.at.line == ignore.at.line + 1;
         ignore.rule == found.rule && ignore.at.file == found.at.file && below && !ignore.reason.is_empty()
     });
-    let object = world.workloads.iter().filter(|workload| workload.name == found.workload).flat_map(|w| &w.ignores);
+    let object = world
+        .workloads
+        .iter()
+        .filter(|workload| !workload.ignores.is_empty())
+        .filter(|workload| workload.name == found.workload)
+        .flat_map(|w| &w.ignores);
     let object = || object.clone().find(|ignore| ignore.rule == found.rule && !ignore.reason.is_empty());
     let configured = || {
         options.ignore.iter().find(|ignore| {

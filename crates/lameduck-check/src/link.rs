@@ -1,5 +1,6 @@
 //! From facts to a world: which image a container runs, which process that is, and what stands in front of it.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::docker::base::{self, Sh};
@@ -40,6 +41,71 @@ pub struct World {
     pub pools: Vec<Pool>,
     /// For `--explain-links`: by workload.
     pub links: Vec<Vec<String>>,
+    index: Index,
+}
+
+/// Who is looked for by what, so that a world of ten thousand objects is not walked ten thousand times.
+#[derive(Debug, Default)]
+struct Index {
+    /// By one label of the selector.
+    services: HashMap<(String, String), Vec<usize>>,
+    service_names: HashMap<String, Vec<usize>>,
+    /// By the name of a service behind it.
+    ingresses: HashMap<String, Vec<usize>>,
+    /// By the name of what is scaled.
+    hpas: HashMap<String, Vec<usize>>,
+    /// By every label.
+    workloads: HashMap<(String, String), Vec<usize>>,
+    on_gke: bool,
+    /// Dockerfiles whose own command a manifest runs, and command lines that one runs.
+    deployed_files: HashSet<FileId>,
+    deployed_apps: HashSet<Vec<String>>,
+}
+
+impl Index {
+    fn of(world: &World) -> Index {
+        let mut index = Index { on_gke: on_gke(&world.objects), ..Index::default() };
+        for (n, service) in world.objects.services.iter().enumerate() {
+            index.service_names.entry(service.name.clone()).or_default().push(n);
+            if let Some(label) = service.selector.first() {
+                index.services.entry(label.clone()).or_default().push(n);
+            }
+        }
+        for (n, ingress) in world.objects.ingresses.iter().enumerate() {
+            for service in &ingress.services {
+                index.ingresses.entry(service.clone()).or_default().push(n);
+            }
+        }
+        for (n, hpa) in world.objects.hpas.iter().enumerate() {
+            index.hpas.entry(hpa.target.clone()).or_default().push(n);
+        }
+        for (n, workload) in world.workloads.iter().enumerate() {
+            for label in workload.labels.iter().filter(|_| workload.kind.in_cluster()) {
+                index.workloads.entry(label.clone()).or_default().push(n);
+            }
+            if !(workload.kind.in_cluster() || workload.kind == Kind::Compose) {
+                continue;
+            }
+            for container in &workload.containers {
+                index.deployed_files.extend(container.dockerfile.filter(|_| container.command.is_none()));
+                let app = container.launch.as_ref().and_then(|launch| launch::app(&launch.node));
+                index.deployed_apps.extend(app.map(|(argv, _)| argv.to_vec()));
+            }
+        }
+        index
+    }
+}
+
+/// Whether the files are meant for Google Kubernetes Engine, where an Ingress without a class is Google's.
+fn on_gke(objects: &Objects) -> bool {
+    let google = |key: &str| key.starts_with("cloud.google.com/") || key.starts_with("networking.gke.io/");
+    !objects.backends.is_empty()
+        || objects.services.iter().any(|service| service.annotations.iter().any(|(key, _)| google(key)))
+        || objects.ingresses.iter().any(|ingress| {
+            ingress.annotations.iter().any(|(key, _)| {
+                google(key) || key.starts_with("kubernetes.io/ingress.global-static-ip") || key.contains("gke.")
+            })
+        })
 }
 
 /// Puts the facts together.
@@ -69,7 +135,7 @@ pub fn link(files: &Files, facts: Vec<Facts>) -> World {
     named.sort_unstable();
     named.dedup();
     let named = named.len();
-    let linker = Linker { files, built: &built, alone: built.len() == 1 && named == 1 };
+    let linker = Linker { files, built: &built, alone: built.len() == 1 && named == 1, names: names(&built) };
     for built in &built {
         let (mut workload, mut links) = linker.image_workload(built);
         world.links.push(std::mem::take(&mut links));
@@ -90,6 +156,7 @@ pub fn link(files: &Files, facts: Vec<Facts>) -> World {
         world.workloads.push(workload);
         world.links.push(links);
     }
+    world.index = Index::of(&world);
     world
 }
 
@@ -113,6 +180,22 @@ struct Linker<'f> {
     built: &'f [Built],
     /// There is one Dockerfile and one image that is nobody else's.
     alone: bool,
+    /// By what an image built from it would be called.
+    names: HashMap<String, usize>,
+}
+
+/// `web/Dockerfile`, `Dockerfile.web` and `web.Dockerfile` are taken to build an image `web`.
+fn names(built: &[Built]) -> HashMap<String, usize> {
+    let mut names = HashMap::new();
+    for (n, built) in built.iter().enumerate() {
+        let folder = built.path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let file = built.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let by_file = file.strip_prefix("Dockerfile.").or_else(|| file.strip_suffix(".Dockerfile")).map(str::to_owned);
+        for name in folder.filter(|_| file == "Dockerfile").into_iter().chain(by_file) {
+            names.entry(name).or_insert(n);
+        }
+    }
+    names
 }
 
 impl Linker<'_> {
@@ -265,13 +348,7 @@ impl Linker<'_> {
             return None;
         }
         let last = base::reference(name).name;
-        let by_name = self.built.iter().find(|built| {
-            let folder = built.path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-            let file = built.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            folder.as_deref() == Some(last) && file == "Dockerfile"
-                || file == format!("Dockerfile.{last}")
-                || file == format!("{last}.Dockerfile")
-        });
+        let by_name = self.names.get(last).map(|n| &self.built[*n]);
         by_name.map(|built| (built, false)).or_else(|| self.alone.then(|| (&self.built[0], false)))
     }
 }
@@ -337,38 +414,57 @@ impl World {
 
     /// The services that send to a workload.
     pub fn services<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = &'w Service> + 'w {
-        self.objects.services.iter().filter(move |service| {
+        let candidates = workload.labels.iter().filter_map(|label| self.index.services.get(label)).flatten();
+        candidates.map(|n| &self.objects.services[*n]).filter(move |service| {
             Self::same_namespace(&service.namespace, &workload.namespace)
-                && !service.selector.is_empty()
                 && service.selector.iter().all(|label| workload.labels.contains(label))
         })
     }
 
+    /// The services of a name.
+    pub fn named<'w>(&'w self, name: &str) -> impl Iterator<Item = &'w Service> + 'w {
+        let found = self.index.service_names.get(name).map(Vec::as_slice).unwrap_or_default();
+        found.iter().map(|n| &self.objects.services[*n])
+    }
+
     pub fn ingresses<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = (&'w Ingress, &'w Service)> + 'w {
         self.services(workload).flat_map(move |service| {
-            self.objects
-                .ingresses
-                .iter()
+            let found = self.index.ingresses.get(&service.name).map(Vec::as_slice).unwrap_or_default();
+            let found = found.iter().map(|n| &self.objects.ingresses[*n]);
+            found
                 .filter(|ingress| Self::same_namespace(&ingress.namespace, &service.namespace))
-                .filter(|ingress| ingress.services.contains(&service.name))
                 .map(move |ingress| (ingress, service))
         })
     }
 
     pub fn hpas<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = &'w Hpa> + 'w {
-        self.objects
-            .hpas
-            .iter()
-            .filter(move |hpa| hpa.target == workload.name && Self::same_namespace(&hpa.namespace, &workload.namespace))
+        let found = self.index.hpas.get(&workload.name).map(Vec::as_slice).unwrap_or_default();
+        let found = found.iter().map(|n| &self.objects.hpas[*n]);
+        found.filter(move |hpa| Self::same_namespace(&hpa.namespace, &workload.namespace))
     }
 
-    /// The workloads that a budget covers.
+    /// The workloads that a budget covers: all of its namespace where its selector is empty.
     pub fn covered<'w>(&'w self, pdb: &'w Pdb) -> impl Iterator<Item = &'w Workload> + 'w {
-        self.workloads.iter().filter(move |workload| {
+        let by_label =
+            pdb.selector.first().map(|label| self.index.workloads.get(label).map(Vec::as_slice).unwrap_or_default());
+        let labelled = by_label.unwrap_or_default().iter().map(|n| &self.workloads[*n]);
+        let all = self.workloads.iter().filter(move |_| by_label.is_none());
+        labelled.chain(all).filter(move |workload| {
             workload.kind.in_cluster()
                 && Self::same_namespace(&pdb.namespace, &workload.namespace)
                 && pdb.selector.iter().all(|label| workload.labels.contains(label))
         })
+    }
+
+    /// A Dockerfile or a line of a Procfile that a manifest runs is judged there, with its preStop and grace period.
+    pub fn is_deployed(&self, workload: &Workload) -> bool {
+        let own = workload.containers.first().and_then(|container| container.launch.as_ref());
+        let app = own.and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
+        match workload.kind {
+            Kind::Image => self.index.deployed_files.contains(&workload.file),
+            Kind::Procfile => app.is_some_and(|argv| self.index.deployed_apps.contains(argv)),
+            _ => false,
+        }
     }
 
     /// GKE's settings for a service.
@@ -380,18 +476,6 @@ impl World {
                 && (backend.target.as_ref() == Some(&service.name)
                     || named.is_some_and(|text| text.contains(&format!("\"{}\"", backend.name))))
         })
-    }
-
-    /// Whether the files are meant for Google Kubernetes Engine, where an Ingress without a class is Google's.
-    fn on_gke(&self) -> bool {
-        let google = |key: &str| key.starts_with("cloud.google.com/") || key.starts_with("networking.gke.io/");
-        !self.objects.backends.is_empty()
-            || self.objects.services.iter().any(|service| service.annotations.iter().any(|(key, _)| google(key)))
-            || self.objects.ingresses.iter().any(|ingress| {
-                ingress.annotations.iter().any(|(key, _)| {
-                    google(key) || key.starts_with("kubernetes.io/ingress.global-static-ip") || key.contains("gke.")
-                })
-            })
     }
 
     /// The catalogue's id of what an ingress stands for.
@@ -417,7 +501,7 @@ impl World {
             "cilium" | "eg" | "envoy-gateway" => "envoy-upstream",
             "" if annotated("nginx.ingress.kubernetes.io/") => "ingress-nginx",
             "" if annotated("alb.ingress.kubernetes.io/") => "aws-alb",
-            "" if !ingress.route && self.on_gke() => "gcp-global-alb",
+            "" if !ingress.route && self.index.on_gke => "gcp-global-alb",
             _ => return None,
         })
     }

@@ -13,7 +13,7 @@ fn check(world: &World) -> Vec<Finding> {
         if world.controller(ingress) != Some("gcp-global-alb") {
             continue;
         }
-        for service in world.objects.services.iter().filter(|service| ingress.services.contains(&service.name)) {
+        for service in ingress.services.iter().flat_map(|name| world.named(name)) {
             let settings: Vec<_> = world.backends(service).filter(|backend| backend.kind != "HealthCheckPolicy").collect();
             let drains = settings.iter().any(|backend| backend.drain.as_ref().is_some_and(|drain| drain.value > 0.0));
             if drains || found.iter().any(|known| known.workload == service.name) {

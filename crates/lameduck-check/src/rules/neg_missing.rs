@@ -12,7 +12,7 @@ fn check(world: &World) -> Vec<Finding> {
         if world.controller(ingress) != Some("gcp-global-alb") {
             continue;
         }
-        for service in world.objects.services.iter().filter(|service| ingress.services.contains(&service.name)) {
+        for service in ingress.services.iter().flat_map(|name| world.named(name)) {
             let neg = service.annotations.iter().find(|(key, _)| key == "cloud.google.com/neg");
             if neg.is_some_and(|(_, text)| text.value.contains("ingress")) || found.iter().any(|known| known.at == service.at) {
                 continue;
