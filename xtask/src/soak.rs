@@ -298,7 +298,7 @@ struct Checks(Vec<Value>);
 
 impl Checks {
     fn add(&mut self, what: &str, met: bool, found: String) {
-        self.0.push(json!({"what": what, "met": met, "found": found}));
+        self.0.push(json!({"what": what, "met": met, "found": Value::String(found)}));
     }
 
     fn of_calms(&mut self, start: &Value, calms: &[Value]) {

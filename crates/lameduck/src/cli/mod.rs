@@ -2,6 +2,8 @@
 
 pub mod flag;
 
+#[cfg(feature = "check")]
+pub mod check;
 #[cfg(feature = "run")]
 pub mod control;
 #[cfg(all(feature = "drill", feature = "run"))]
@@ -10,6 +12,8 @@ pub mod demo;
 pub mod drill;
 #[cfg(feature = "front")]
 pub mod front;
+#[cfg(feature = "check")]
+pub mod rule;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -31,6 +35,10 @@ pub const VERBS: &[&Verb] = &[
     &drill::VERB,
     #[cfg(all(feature = "drill", feature = "run"))]
     &demo::VERB,
+    #[cfg(feature = "check")]
+    &check::VERB,
+    #[cfg(feature = "check")]
+    &rule::VERB,
 ];
 
 /// What lameduck is and what it can do.
@@ -50,4 +58,10 @@ pub fn help(verb: Option<&str>) -> String {
         Some(verb) => flag::help(verb),
         None => overview(),
     }
+}
+
+/// The variable by which people say that they want no colour: <https://no-color.org>.
+#[cfg(feature = "check")]
+fn no_color() -> Option<std::ffi::OsString> {
+    std::env::var_os("NO_COLOR").filter(|value| !value.is_empty())
 }
