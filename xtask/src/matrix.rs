@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn a_mix_can_be_read_and_every_server_takes_it() {
         for (server, mode) in SERVERS.iter().flat_map(|server| MODES.map(|mode| (server, mode))) {
-            let mix = mix(server, mode);
+            let mix = server.mix(mode.has_front(), LONGEST_S);
             for line in &mix {
                 assert!(line.parse::<lameduck_drill::Template>().is_ok(), "{line}");
             }
