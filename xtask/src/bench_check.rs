@@ -14,7 +14,7 @@ const DOCKERFILES: usize = 1_000;
 const MANIFESTS: usize = 10_000;
 const ROUNDS: usize = 3;
 
-/// Dockerfiles as people write them: several stages, heredocs, long RUNs. The numbers in them make each its own file.
+/// Dockerfiles as people write them: several stages, long RUNs; nothing that either of the two can not read. The numbers in them make each its own file.
 const DOCKERFILE: &str = r#"# syntax=docker/dockerfile:1
 ARG VERSION=20.@
 FROM node:20.11-bookworm AS build
@@ -34,10 +34,7 @@ ENV NODE_ENV=production PORT=80@ \
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl tini=0.19.0-1 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/dist /opt/app
-COPY <<EOF /opt/app/etc/settings.conf
-number = @
-name = "service-@"
-EOF
+RUN useradd --system --uid 10@ app && mkdir -p /opt/app/etc && echo "number=@" > /opt/app/etc/settings.conf
 WORKDIR /opt/app
 EXPOSE 8080
 USER 1000:1000
@@ -139,7 +136,14 @@ fn in_folder(lameduck: &Path, dir: &Path) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         row("1,000 Dockerfiles, s", one, "hadolint", theirs, "at most 1/20", theirs >= 20.0 * one),
         row("10,000 manifests, s", manifests_s, "the goal", 2.0, "at most 2", manifests_s <= 2.0),
-        row("peak memory for 10,000 manifests, KiB", many_kib, "for 1,000", few_kib, "reported", true),
+        row(
+            "peak memory for 10,000 manifests, KiB",
+            many_kib,
+            "for 1,000",
+            few_kib,
+            "at most 1.5 times, as texts are not kept",
+            many_kib <= 1.5 * few_kib,
+        ),
     ])
 }
 

@@ -200,6 +200,12 @@ fn names(built: &[Built]) -> HashMap<String, usize> {
 
 impl Linker<'_> {
     fn scene_open(&self, image: &Image, from: &Path, path: &str) -> Opened {
+        if let Some(inner) = path.strip_prefix(server::CONTEXT) {
+            return match self.files.near(from, &[inner.to_owned()]) {
+                Some((found, text)) => Opened::Text { path: found.display().to_string(), text },
+                None => Opened::Missing,
+            };
+        }
         let candidates = match image.origin(path) {
             Origin::Context(candidates) => candidates,
             Origin::Heredoc(text) => return Opened::Text { path: format!("{path} of the Dockerfile"), text },

@@ -46,7 +46,8 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
     found
 }
 
-fn is_proxy(image: &str) -> bool {
+/// Images that stand between an app and others.
+pub fn is_proxy(image: &str) -> bool {
     let name = crate::docker::base::reference(image).name;
     ["envoy", "proxyv2", "cloud-sql-proxy", "cloudsql-proxy", "gce-proxy", "linkerd", "oauth2-proxy", "nginx", "haproxy", "traefik"]
         .iter()

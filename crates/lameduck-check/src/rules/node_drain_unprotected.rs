@@ -15,7 +15,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let covered = subject.world.objects.pdbs.iter().any(|pdb| {
-        pdb.expressions || subject.world.covered(pdb).any(|covered| std::ptr::eq(covered, workload))
+        pdb.expressions || pdb.selector.iter().all(|label| workload.labels.contains(label))
     });
     // Only where budgets are kept among the files at all is one that is missing a finding.
     if covered || subject.world.objects.pdbs.is_empty() {

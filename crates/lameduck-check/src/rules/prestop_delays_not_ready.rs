@@ -3,6 +3,9 @@ use lameduck_core::{Cause, Severity};
 use super::{Check, Subject};
 use crate::finding::{Confidence, Finding};
 
+/// A load balancer's own check notices within this, so that a shorter delay changes nothing: 3 checks of 5 s.
+const NOTICED: f64 = 15.0;
+
 pub const CHECK: Check = Check::Workload(check);
 
 fn check(subject: &Subject<'_>) -> Vec<Finding> {
@@ -15,7 +18,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
     let asks = subject.world.services(workload).find(|service| {
         service.kind == "LoadBalancer" && service.external_policy.as_ref().is_some_and(|policy| policy.value == "Local")
     });
-    let Some(service) = asks.filter(|_| least > 0.0) else { return Vec::new() };
+    let Some(service) = asks.filter(|_| least >= NOTICED) else { return Vec::new() };
     let message = format!(
         "the app only learns of its end after {least} s of preStop: until then it answers the load balancer's checks (service {}) as healthy",
         service.name

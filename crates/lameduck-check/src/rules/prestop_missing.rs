@@ -53,9 +53,16 @@ fn lag_words(lag: When) -> String {
 fn cure(finding: Finding, subject: &Subject<'_>, container: &Container, lag: When) -> Finding {
     let sleep = lag.1.unwrap_or(30.0).max(budget::SLEEP - 2.0).ceil() + 2.0;
     let mut edits = budget::add_pre_stop(container, &budget::sleep_hook(sleep));
+    // A proxy beside it that left at once would only move the loss.
+    let proxies = subject.workload.containers.iter().filter(|other| other.name != container.name && !other.sidecar);
+    for proxy in proxies.filter(|other| other.image.as_ref().is_some_and(|image| super::neighbour_leaves_first::is_proxy(&image.value))) {
+        if !edits.is_empty() {
+            edits.extend(budget::add_pre_stop(proxy, &budget::sleep_hook(sleep)));
+        }
+    }
     // The sleep comes out of the grace period: leave the app what it had.
     let stop = budget::own_stop(container).map_or(0.0, |stop| stop + budget::MARGIN);
-    let needs = sleep + stop.max(subject.workload.grace_s());
+    let needs = sleep + stop.max(subject.workload.grace_s()).max(2.0 * budget::MARGIN);
     if needs > subject.workload.grace_s() && !edits.is_empty() {
         edits.extend(budget::raise_grace(subject.workload, needs));
     }

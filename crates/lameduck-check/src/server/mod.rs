@@ -1,6 +1,7 @@
 //! What is known of the servers that containers run: the catalogue, and what their command lines and settings change.
 
 mod options;
+mod spring;
 
 use std::sync::OnceLock;
 
@@ -10,6 +11,9 @@ use crate::model::node::NodeFacts;
 use crate::span::{At, Sp};
 
 pub use options::{is_server, recognise};
+
+/// In front of a path that is meant in the build context, not in the image: what a build tool packs is not copied.
+pub const CONTEXT: &str = "context:";
 
 /// A range of seconds. Both ends are the same where the value is known; infinity is "never".
 pub type Range = (f64, f64);

@@ -147,6 +147,7 @@ pub fn recognise(argv: &[String], at: At, open: &dyn Fn(&str) -> Opened, env: &[
         "node" | "nodejs" => return node_server(&words, at, open),
         "gunicorn" => gunicorn(&options, open, env)?,
         "puma" => return puma(argv, at, open, env),
+        "java" => super::spring::read(open)?,
         _ => from_catalogue(from_program(name)?)?,
     };
     server.argv = argv.to_vec();
