@@ -94,6 +94,11 @@ impl Tunnel<'_> {
             // What a side was told is on its way only once it is written.
             cx.waker().wake_by_ref();
         }
+        let orphaned = self.app_done && self.to_client.is_empty() && self.ending != Ending::ClientTold;
+        if self.is_websocket && orphaned && conn.deadline_ms.get() == 0 {
+            // Without its app a WebSocket is over, and has nothing left to tell a client that does not leave.
+            conn.expire_after(clock::coarse_ms(), front.config.linger);
+        }
         if broken {
             return Poll::Ready(if self.is_ending() { Ended::Answered } else { Ended::ClientGone });
         }
@@ -123,7 +128,8 @@ impl Tunnel<'_> {
                 None
             }
             // What is tunnelled otherwise can not be ended in its own terms.
-            (Order::Leave | Order::Look, _) | (Order::Expired, Ending::No) => None,
+            (Order::Leave | Order::Look, _) => None,
+            (Order::Expired, Ending::No) => self.app_done.then_some(Ended::Answered),
             // The app has not confirmed: the client is told all the same, as soon as a frame ends.
             (Order::Expired, Ending::TellApp | Ending::AppTold) => {
                 conn.expire_after(clock::coarse_ms(), CLOSING);

@@ -14,7 +14,7 @@ use lameduck_core::front::Slot;
 use tokio::task::spawn_local;
 
 use super::Io;
-use super::stream::{describe, say, turned_away};
+use super::stream::{Look, describe, is_over, say, turned_away, while_wanted};
 use crate::access::Ended;
 use crate::account::Account;
 use crate::clock;
@@ -64,8 +64,9 @@ pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, 
     *forwarded.headers_mut() = parts.headers;
     *forwarded.uri_mut() = absolute(&parts.uri, forwarded.headers().get("host").and_then(|host| host.to_str().ok()));
     forwarded.headers_mut().remove("host");
-    let sent = match send(front, &forwarded, ended).await {
+    let sent = match while_wanted(&mut respond, send(front, &forwarded, ended)).await {
         Ok(sent) => sent,
+        Err(Some(NoApp::ClientGone)) => return account.close(Ended::ClientGone, 0),
         Err(no_app) => {
             let how = if matches!(no_app, Some(NoApp::Full | NoApp::Ended)) { Ended::Shed } else { Ended::BadGateway };
             say(&mut respond, 503, "the app does not listen");
@@ -74,7 +75,14 @@ pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, 
     };
     let (response, to_app) = sent;
     let mut both = Both {
-        up: Way { from: Some(body), to: Some(to_app), pending: Bytes::new(), data_done: false, done: ended },
+        up: Way {
+            from: Some(body),
+            to: Some(to_app),
+            pending: Bytes::new(),
+            data_done: false,
+            done: ended,
+            moved_ms: clock::coarse_ms(),
+        },
         response,
         respond,
         down: None,
@@ -82,11 +90,15 @@ pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, 
     };
     let over = front.over.notified();
     let mut over = std::pin::pin!(over);
+    let mut look = Look::new();
     let fin = poll_fn(|cx| {
         if front.ended() || over.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Fin::TimeOver);
         }
-        both.poll(cx, &mut account)
+        match both.poll(cx, &mut account) {
+            Poll::Pending if look.is_due(cx) => both.look(front).map_or(Poll::Pending, Poll::Ready),
+            polled => polled,
+        }
     })
     .await;
     settle(front, account, both, fin);
@@ -97,6 +109,10 @@ enum Fin {
     Done,
     ClientGone,
     App(Option<Reason>),
+    /// The app has not answered in time.
+    AppTimeout,
+    /// The client does not read.
+    ClientStalled,
     TimeOver,
 }
 
@@ -113,6 +129,16 @@ fn settle(front: &Front, account: Account, both: Both, fin: Fin) {
         (Fin::App(reason), Some(mut send)) => {
             send.send_reset(reason.unwrap_or(Reason::INTERNAL_ERROR));
             account.close(Ended::CutByApp, status);
+        }
+        (Fin::AppTimeout, None) => {
+            say(&mut respond, 504, "the app did not answer in time");
+            account.close(Ended::GatewayTimeout, 504);
+        }
+        (Fin::AppTimeout | Fin::ClientStalled, send) => {
+            if let Some(mut send) = send {
+                send.send_reset(Reason::CANCEL);
+            }
+            account.close(Ended::ClientGone, status);
         }
         (Fin::TimeOver, None) => {
             say(&mut respond, 503, "this instance has to go away now");
@@ -189,6 +215,19 @@ struct Both {
 }
 
 impl Both {
+    /// Whether it makes sense to go on. A client may have nothing to say for as long as it likes: gRPC streams are so.
+    fn look(&self, front: &Front) -> Option<Fin> {
+        match &self.down {
+            Some(down) if !down.pending.is_empty() => {
+                let stalls = is_over(down.moved_ms, front.config.body_timeout)
+                    || (front.draining() && is_over(down.moved_ms, front.config.first_byte_grace));
+                stalls.then_some(Fin::ClientStalled)
+            }
+            None if self.up.done => is_over(self.up.moved_ms, front.config.upstream_timeout).then_some(Fin::AppTimeout),
+            Some(_) | None => None,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, account: &mut Account) -> Poll<Fin> {
         match self.up.poll(cx) {
             Poll::Ready(Err(Broken::From(_))) => return Poll::Ready(Fin::ClientGone),
@@ -220,6 +259,7 @@ impl Both {
                                 pending: Bytes::new(),
                                 data_done: false,
                                 done: ended,
+                                moved_ms: clock::coarse_ms(),
                             });
                         }
                     }
@@ -251,6 +291,8 @@ struct Way {
     pending: Bytes,
     data_done: bool,
     done: bool,
+    /// When something was last moved on, in ms.
+    moved_ms: u64,
 }
 
 impl Way {
@@ -272,6 +314,7 @@ impl Way {
                             return Poll::Ready(Err(Broken::To));
                         }
                         let _ = from.flow_control().release_capacity(length);
+                        self.moved_ms = clock::coarse_ms();
                     }
                     Some(Err(_)) | None => return Poll::Ready(Err(Broken::To)),
                 }
@@ -279,6 +322,7 @@ impl Way {
             if !self.data_done {
                 match ready!(from.poll_data(cx)) {
                     Some(Ok(data)) => {
+                        self.moved_ms = clock::coarse_ms();
                         self.pending = data;
                         continue;
                     }
@@ -295,6 +339,7 @@ impl Way {
                 return Poll::Ready(Err(Broken::To));
             }
             self.done = true;
+            self.moved_ms = clock::coarse_ms();
         }
         Poll::Ready(Ok(()))
     }

@@ -2,8 +2,10 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -11,6 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use lameduck_core::front::Slot;
+use tokio::time::{Instant, Sleep};
 
 use crate::access::Ended;
 use crate::account::Account;
@@ -36,6 +39,10 @@ enum Fin {
     BadAnswer,
     CutByApp,
     ClientGone,
+    /// The app has not answered in time.
+    AppTimeout,
+    /// The client neither sends nor reads.
+    ClientStalled,
     TimeOver,
 }
 
@@ -144,6 +151,7 @@ pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, 
             broken: false,
             credit: 0,
             body,
+            moved_ms: clock::coarse_ms(),
         },
         answer: Answer {
             asked: Asked { head: what.head, http10: false, keep_alive: true, upgrade: false },
@@ -157,32 +165,42 @@ pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, 
             began: false,
             complete: false,
             excess: false,
+            moved_ms: clock::coarse_ms(),
         },
     };
     let fin = loop {
         let asked_us = account.clock_us();
-        let bytes = exchange.upload.out.bytes().len();
-        let taken = if account.retries == 0 {
-            upstream::take(front, bytes, may_repeat, || false).await
-        } else {
-            upstream::open(front, bytes, || false).await.map(|stream| Taken { stream, reused: false })
-        };
+        let (bytes, retries) = (exchange.upload.out.bytes().len(), account.retries);
+        let taken = while_wanted(&mut exchange.answer.respond, async {
+            if retries == 0 {
+                upstream::take(front, bytes, may_repeat, || false).await
+            } else {
+                upstream::open(front, bytes, || false).await.map(|stream| Taken { stream, reused: false })
+            }
+        });
+        let taken = taken.await;
         account.held_since(asked_us);
         let Taken { stream: mut app, reused } = match taken {
             Ok(taken) => taken,
+            Err(NoApp::ClientGone) => return account.close(Ended::ClientGone, 0),
             Err(no_app) => {
                 let ended = if matches!(no_app, NoApp::Full | NoApp::Ended) { Ended::Shed } else { Ended::BadGateway };
                 say(&mut exchange.answer.respond, 503, "the app does not listen");
                 return account.close(ended, 503);
             }
         };
+        exchange.moved();
         let over = front.over.notified();
         let mut over = std::pin::pin!(over);
+        let mut look = Look::new();
         let fin = poll_fn(|cx| {
             if front.ended() || over.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Fin::TimeOver);
             }
-            exchange.poll(cx, &mut app, &mut account)
+            match exchange.poll(cx, &mut app, &mut account) {
+                Poll::Pending if look.is_due(cx) => exchange.look(front).map_or(Poll::Pending, Poll::Ready),
+                polled => polled,
+            }
         })
         .await;
         if fin == Fin::AppDied && reused && may_repeat && account.retries < MOST_RETRIES {
@@ -206,6 +224,48 @@ pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, 
     settle(front, account, exchange, fin);
 }
 
+/// Goes on for as long as the client has not reset the stream.
+pub async fn while_wanted<T, E: From<NoApp>>(
+    respond: &mut SendResponse<Bytes>,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let mut work = std::pin::pin!(work);
+    poll_fn(|cx| {
+        if respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(NoApp::ClientGone.into()));
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// How often a stream looks whether anything moves.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The clock of that.
+pub struct Look(Pin<Box<Sleep>>);
+
+impl Look {
+    pub fn new() -> Look {
+        Look(Box::pin(tokio::time::sleep(LOOK)))
+    }
+
+    /// Whether it is time to look; then it is again after a while.
+    pub fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut due = false;
+        while self.0.as_mut().poll(cx).is_ready() {
+            due = true;
+            self.0.as_mut().reset(Instant::now() + LOOK);
+        }
+        due
+    }
+}
+
+/// Whether nothing has moved for as long as `limit` allows; zero: for ever.
+pub fn is_over(moved_ms: u64, limit: Duration) -> bool {
+    !limit.is_zero() && clock::coarse_ms().saturating_sub(moved_ms) >= limit.as_millis() as u64
+}
+
 fn settle(front: &Front, account: Account, exchange: Exchange, fin: Fin) {
     let Exchange { upload, mut answer } = exchange;
     front.recycle(upload.out.into_bytes());
@@ -216,11 +276,23 @@ fn settle(front: &Front, account: Account, exchange: Exchange, fin: Fin) {
             say(&mut answer.respond, 502, "the app ended the connection before it answered");
             account.close(Ended::BadGateway, 502);
         }
+        (Fin::AppTimeout, None) => {
+            say(&mut answer.respond, 504, "the app did not answer in time");
+            account.close(Ended::GatewayTimeout, 504);
+        }
+        (Fin::ClientStalled, None) => {
+            say(&mut answer.respond, 408, "the request's body did not come in time");
+            account.close(Ended::ClientGone, 408);
+        }
+        (Fin::ClientStalled, Some(send)) => {
+            send.send_reset(Reason::CANCEL);
+            account.close(Ended::ClientGone, status);
+        }
         (Fin::TimeOver, None) => {
             say(&mut answer.respond, 503, "this instance has to go away now");
             account.close(Ended::Shed, 503);
         }
-        (Fin::AppDied | Fin::BadAnswer | Fin::CutByApp, Some(send)) => {
+        (Fin::AppDied | Fin::BadAnswer | Fin::CutByApp | Fin::AppTimeout, Some(send)) => {
             send.send_reset(Reason::INTERNAL_ERROR);
             account.close(Ended::CutByApp, status);
         }
@@ -308,6 +380,8 @@ struct Upload {
     broken: bool,
     /// Bytes that the client may send again once these are with the app.
     credit: usize,
+    /// When the client last sent something, in ms.
+    moved_ms: u64,
 }
 
 impl Upload {
@@ -338,6 +412,7 @@ impl Upload {
                     Poll::Ready(Some(Err(_))) => return Some(Fin::ClientGone),
                     Poll::Ready(None) => self.data_done = true,
                     Poll::Ready(Some(Ok(data))) => {
+                        self.moved_ms = clock::coarse_ms();
                         self.credit = data.len();
                         if self.chunked {
                             chunked::encode_chunk(self.out.end(), &data);
@@ -391,9 +466,32 @@ struct Answer {
     began: bool,
     complete: bool,
     excess: bool,
+    /// When a part of it was last moved on, in ms.
+    moved_ms: u64,
 }
 
 impl Exchange {
+    const fn moved_ms(&self) -> u64 {
+        if self.upload.moved_ms > self.answer.moved_ms { self.upload.moved_ms } else { self.answer.moved_ms }
+    }
+
+    fn moved(&mut self) {
+        self.answer.moved_ms = clock::coarse_ms();
+    }
+
+    /// Whether it makes sense to go on: as for a request over HTTP/1.
+    fn look(&self, front: &Front) -> Option<Fin> {
+        let over = |limit: Duration| is_over(self.moved_ms(), limit);
+        let waits_for_reader = !self.answer.pending.is_empty();
+        let waits_for_body = !self.upload.done && self.upload.out.is_empty() && !self.upload.broken;
+        if waits_for_reader || (waits_for_body && self.answer.response.is_none()) {
+            let stalls = over(front.config.body_timeout) || (front.draining() && over(front.config.first_byte_grace));
+            return stalls.then_some(Fin::ClientStalled);
+        }
+        let waits_for_app = self.answer.response.is_none() && self.upload.is_done();
+        (waits_for_app && over(front.config.upstream_timeout)).then_some(Fin::AppTimeout)
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, app: &mut Stream, account: &mut Account) -> Poll<Fin> {
         if let Some(fin) = self.upload.poll(cx, app) {
             return Poll::Ready(fin);
@@ -418,7 +516,8 @@ impl Exchange {
                 Ok(Err(fin)) => return Poll::Ready(fin),
                 Err(_) => return Poll::Ready(if self.answer.began { Fin::CutByApp } else { Fin::AppDied }),
             }
-            account.sent(clock::coarse_ms());
+            self.moved();
+            account.sent(self.answer.moved_ms);
             account.answer_began();
         }
     }
@@ -440,6 +539,7 @@ impl Answer {
                     let part = self.pending.split_to(n.min(self.pending.len()));
                     let last = self.pending.is_empty() && self.complete && self.trailers.is_none();
                     send.send_data(part, last)?;
+                    self.moved_ms = clock::coarse_ms();
                     if last {
                         self.send_ended();
                         return Poll::Ready(Ok(()));

@@ -290,3 +290,63 @@ fn trailers_that_would_frame_do_not_reach_the_app() {
     });
     assert_eq!(app.seen.bodies.lock().unwrap()[0], b"abca: b\r\n");
 }
+
+#[test]
+fn a_held_stream_that_is_reset_is_held_no_longer() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let front = Front::start(nobody, Config { hold: Duration::from_secs(20), ..Config::default() });
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let mut grpc = get("/held");
+        grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let (first, mut stream) = sender.send_request(get("/held"), true).unwrap();
+        let (second, mut other) = sender.send_request(grpc, true).unwrap();
+        while front.figures().held < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stream.send_reset(h2::Reason::CANCEL);
+        other.send_reset(h2::Reason::CANCEL);
+        assert!(first.await.is_err() && second.await.is_err());
+        while front.figures().held + front.figures().in_flight > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert_eq!((front.figures().client_gone, front.figures().held_expired), (2, 0));
+}
+
+#[test]
+fn an_app_that_does_not_answer_in_time_is_504_over_http2_too() {
+    let app = App::start();
+    let config = Config { upstream_timeout: Duration::from_millis(500), ..Config::default() };
+    let front = Front::start(app.address, config);
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        assert_eq!(fetch(&sender, "/silent").await.0, 504);
+    });
+    until("the books are closed", || front.figures().in_flight == 0);
+    assert_eq!(front.figures().gateway_timeout, 1);
+}
+
+#[test]
+fn a_stream_whose_client_neither_sends_nor_reads_is_given_up() {
+    let app = App::start();
+    let front = Front::start(app.address, Config { body_timeout: Duration::from_millis(500), ..Config::default() });
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _stream) = sender.send_request(Request::post("http://x/p").body(()).unwrap(), false).unwrap();
+        assert_eq!(response.await.unwrap().status(), 408);
+        let (response, _) = sender.send_request(get("/big/5000000"), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        loop {
+            match body.data().await.unwrap() {
+                // Nothing is given back: the window closes.
+                Ok(_) => {}
+                Err(error) => break assert_eq!(error.reason(), Some(h2::Reason::CANCEL)),
+            }
+        }
+    });
+    until("the books are closed", || front.figures().in_flight == 0);
+    assert_eq!(front.figures().client_gone, 2);
+}

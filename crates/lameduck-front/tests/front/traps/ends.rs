@@ -110,6 +110,19 @@ fn websockets_that_end_by_themselves_are_left_alone() {
 }
 
 #[test]
+fn websockets_whose_app_is_gone_do_not_wait_for_their_client() {
+    let (app, front) = start();
+    let mut client = websocket(&front, "/ws");
+    client.send(frame(1, b"hello"));
+    assert_eq!(client.read_exact(7), b"\x81\x05hello");
+    app.stop();
+    assert!(client.is_over().unwrap());
+    // It stays all the same.
+    until("it is given up", || front.figures().in_flight == 0 && front.figures().connections == 0);
+    assert_eq!(front.figures().answered, 1);
+}
+
+#[test]
 fn event_streams_end_at_the_end_of_an_event() {
     let (_app, mut front) = start();
     for round in 0..4 {
