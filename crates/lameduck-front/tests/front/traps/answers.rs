@@ -1,5 +1,7 @@
 //! Traps 2, 3, 5, 6 and 13: what is on its way when the drain begins, or when the time is over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lameduck_core::front::Command;
@@ -48,8 +50,11 @@ fn pipelining_what_comes_after_the_marked_answer_is_not_executed() {
         let (app, mut front) = start();
         let mut client = front.client();
         let mut to_front = client.stream.try_clone().unwrap();
+        // As long as no answer says that it is the last: however late the command is heard, there is one to say it on.
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
         let writes = std::thread::spawn(move || {
-            for n in 0..40 {
+            for n in (0..).take_while(|_| !told.load(Ordering::SeqCst)) {
                 std::io::Write::write_all(&mut to_front, post(&format!("/w{n}"), "body").as_bytes()).unwrap();
             }
         });
@@ -65,6 +70,7 @@ fn pipelining_what_comes_after_the_marked_answer_is_not_executed() {
                 break;
             }
         }
+        over.store(true, Ordering::SeqCst);
         ends_clean(&mut client);
         writes.join().unwrap();
         assert_eq!(app.seen.requests(), answered, "executed as many as were answered");
