@@ -1,5 +1,6 @@
 //! Performance claims, side by side with their peers in one run. Ratios carry between machines; the figures do not.
 
+mod explain;
 mod front;
 
 use std::fs;
@@ -39,12 +40,12 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
     }
     let name = name.unwrap_or_default();
     packages::provide();
-    let lameduck = slim::slim()?;
     let rows = match name.as_str() {
-        "init" => init(&lameduck)?,
-        "early-term" => early_term(&lameduck)?,
-        "front" => front::front(&lameduck)?,
-        _ => bail!("no benchmark is called {name:?}; there are init, early-term and front"),
+        "init" => init(&slim::slim()?)?,
+        "early-term" => early_term(&slim::slim()?)?,
+        "front" => front::front(&slim::slim()?)?,
+        "explain" => explain::explain()?,
+        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front and explain"),
     };
     show(&rows);
     if let Some(file) = file {

@@ -8,8 +8,12 @@ pub mod control;
 pub mod demo;
 #[cfg(feature = "drill")]
 pub mod drill;
+#[cfg(feature = "explain")]
+pub mod explain;
 #[cfg(feature = "front")]
 pub mod front;
+#[cfg(feature = "explain")]
+pub mod probe;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -31,6 +35,10 @@ pub const VERBS: &[&Verb] = &[
     &drill::VERB,
     #[cfg(all(feature = "drill", feature = "run"))]
     &demo::VERB,
+    #[cfg(feature = "explain")]
+    &explain::VERB,
+    #[cfg(feature = "explain")]
+    &probe::VERB,
 ];
 
 /// What lameduck is and what it can do.
