@@ -1,5 +1,6 @@
 //! Performance claims, side by side with their peers in one run. Ratios carry between machines; the figures do not.
 
+mod explain;
 mod front;
 
 use std::fs;
@@ -38,13 +39,16 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
         }
     }
     let name = name.unwrap_or_default();
-    let lameduck = if name == "check" { bench_check::build()? } else { with_peers()? };
     let rows = match name.as_str() {
-        "check" => bench_check::check(&lameduck)?,
-        "init" => init(&lameduck)?,
-        "early-term" => early_term(&lameduck)?,
-        "front" => front::front(&lameduck)?,
-        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front and check"),
+        "check" => bench_check::check(&bench_check::build()?)?,
+        "init" => init(&with_peers()?)?,
+        "early-term" => early_term(&with_peers()?)?,
+        "front" => front::front(&with_peers()?)?,
+        "explain" => {
+            packages::provide();
+            explain::explain()?
+        }
+        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front, check and explain"),
     };
     show(&rows);
     if let Some(file) = file {

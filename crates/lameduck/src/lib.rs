@@ -64,6 +64,10 @@ pub fn main() -> u8 {
         "check" => finish(cli::check::check(rest, &env)),
         #[cfg(feature = "check")]
         "rule" => finish(cli::rule::rule(rest, &env)),
+        #[cfg(feature = "explain")]
+        "explain" => finish(cli::explain::explain(rest, &env)),
+        #[cfg(feature = "explain")]
+        "probe" => finish(cli::probe::probe(rest, &env)),
         "help" | "--help" | "-h" => {
             print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
             exit::OK

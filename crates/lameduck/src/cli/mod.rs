@@ -10,10 +10,14 @@ pub mod control;
 pub mod demo;
 #[cfg(feature = "drill")]
 pub mod drill;
+#[cfg(feature = "explain")]
+pub mod explain;
 #[cfg(feature = "front")]
 pub mod front;
 #[cfg(feature = "check")]
 pub mod rule;
+#[cfg(feature = "explain")]
+pub mod probe;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -39,6 +43,10 @@ pub const VERBS: &[&Verb] = &[
     &check::VERB,
     #[cfg(feature = "check")]
     &rule::VERB,
+    #[cfg(feature = "explain")]
+    &explain::VERB,
+    #[cfg(feature = "explain")]
+    &probe::VERB,
 ];
 
 /// What lameduck is and what it can do.
