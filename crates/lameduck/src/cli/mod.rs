@@ -14,10 +14,10 @@ pub mod drill;
 pub mod explain;
 #[cfg(feature = "front")]
 pub mod front;
-#[cfg(feature = "check")]
-pub mod rule;
 #[cfg(feature = "explain")]
 pub mod probe;
+#[cfg(feature = "check")]
+pub mod rule;
 #[cfg(feature = "run")]
 pub mod run;
 
