@@ -69,10 +69,12 @@ pub fn probe(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
         behind: given.list("behind", &format!("one of {}", names()), caller_of)?,
     };
     let quiet = given.switch("quiet")?;
-    let report = measure(&plan, &mut |what| {
-        if !quiet {
-            eprintln!("lameduck: measuring {what}");
-        }
+    let report = super::with_sockets(|| {
+        measure(&plan, &mut |what| {
+            if !quiet {
+                eprintln!("lameduck: measuring {what}");
+            }
+        })
     })
     .map_err(|error: ProbeError| setup(&error))?;
     if given.switch("json")? {
