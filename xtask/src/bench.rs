@@ -1,5 +1,8 @@
 //! Performance claims, side by side with their peers in one run. Ratios carry between machines; the figures do not.
 
+mod explain;
+mod front;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,17 +13,17 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{packages, slim};
+use crate::{bench_check, packages, slim};
 
 /// One measured figure against a peer's and against its goal.
-struct Row {
-    metric: String,
-    ours: f64,
-    peer: String,
-    theirs: f64,
+pub struct Row {
+    pub metric: String,
+    pub ours: f64,
+    pub peer: String,
+    pub theirs: f64,
     /// What is asked, in words; `met` says whether it holds.
-    goal: String,
-    met: bool,
+    pub goal: String,
+    pub met: bool,
 }
 
 /// Runs one benchmark.
@@ -36,18 +39,28 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
         }
     }
     let name = name.unwrap_or_default();
-    packages::provide();
-    let lameduck = slim::slim()?;
     let rows = match name.as_str() {
-        "init" => init(&lameduck)?,
-        "early-term" => early_term(&lameduck)?,
-        _ => bail!("no benchmark is called {name:?}; there are init and early-term"),
+        "check" => bench_check::check(&bench_check::build()?)?,
+        "init" => init(&with_peers()?)?,
+        "early-term" => early_term(&with_peers()?)?,
+        "front" => front::front(&with_peers()?)?,
+        "explain" => {
+            packages::provide();
+            explain::explain()?
+        }
+        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front, check and explain"),
     };
     show(&rows);
     if let Some(file) = file {
         fs::write(&file, format!("{:#}\n", document(&name, &rows))).with_context(|| file.display().to_string())?;
     }
     Ok(if rows.iter().all(|row| row.met) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The slim build, with the inits it is compared with at hand.
+fn with_peers() -> anyhow::Result<PathBuf> {
+    packages::provide();
+    slim::slim()
 }
 
 /// Schema `lameduck.bench/1`.

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod bench_check;
 mod built;
 mod matrix;
 mod packages;
@@ -21,7 +22,7 @@ cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
   slim                       The static build for images: prints its path and its size.
-  bench NAME [--json FILE]   A performance claim against its peers: init, early-term.
+  bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check, explain.
   matrix [--runs 4] [--rate 500] [--seconds 17] [--servers a,b] [--profiles a,b]
          [--mode front|front-killed|observe|plain] [--json FILE]
                              Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are

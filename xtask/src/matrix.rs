@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use lameduck_drill::profile::ALL as PROFILES;
-use lameduck_drill::servers::{ALL as SERVERS, CHAT, SLOW, STREAM, Server};
+use lameduck_drill::servers::{ALL as SERVERS, Server};
 use serde_json::{Value, json};
 
 use crate::test::root;
@@ -210,27 +210,6 @@ fn set_up(server: &Server, folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// The work: small answers, slow ones, streams, uploads, sessions, and HTTP/2 where somebody speaks it.
-fn mix(server: &Server, mode: Mode) -> Vec<String> {
-    let upload = server.upload;
-    let mut mix = vec![
-        "GET / 600".to_owned(),
-        format!("GET {SLOW} 80"),
-        format!("GET {STREAM} 15"),
-        format!("{upload} 120 4096"),
-    ];
-    if server.expects {
-        mix.push(format!("{upload} 20 2048 expect"));
-    }
-    if server.speaks_websocket {
-        mix.push(format!("GET {CHAT} 8 websocket={LONGEST_S}s/200ms"));
-    }
-    if mode.has_front() || server.speaks_h2 {
-        mix.extend(["GET / 80 h2".to_owned(), format!("GET {SLOW} 10 h2"), format!("{upload} 20 4096 h2")]);
-    }
-    mix
-}
-
 /// One drill, in the form of the file.
 fn drill(lameduck: &Path, server: &Server, folder: &Path, options: &Options, key: &Value) -> anyhow::Result<Value> {
     let name = ["server", "profile", "mode", "run"].map(|part| key[part].to_string().replace('"', "")).join("-");
@@ -241,7 +220,7 @@ fn drill(lameduck: &Path, server: &Server, folder: &Path, options: &Options, key
     command.arg(format!("--lag={LAG_S}s")).arg(format!("--event={}", options.mode.event()));
     command.arg(format!("--rate={}", options.rate)).arg(format!("--duration={}s", options.seconds));
     command.arg(format!("--profile={}", text("profile"))).arg(format!("--seed={}", text("run")));
-    for template in mix(server, options.mode) {
+    for template in server.mix(options.mode.has_front(), LONGEST_S) {
         command.arg("--request").arg(template);
     }
     command.arg("--json").arg(&result).arg("--logs").arg(&logs);
@@ -408,7 +387,7 @@ mod tests {
     #[test]
     fn a_mix_can_be_read_and_every_server_takes_it() {
         for (server, mode) in SERVERS.iter().flat_map(|server| MODES.map(|mode| (server, mode))) {
-            let mix = mix(server, mode);
+            let mix = server.mix(mode.has_front(), LONGEST_S);
             for line in &mix {
                 assert!(line.parse::<lameduck_drill::Template>().is_ok(), "{line}");
             }

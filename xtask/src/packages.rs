@@ -9,7 +9,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     Need { program: "python3", package: "python3" },
     Need { program: "bash", package: "bash" },
     Need { program: "setsid", package: "util-linux" },
@@ -19,6 +19,7 @@ const NEEDS: [Need; 15] = [
     Need { program: "dumb-init", package: "dumb-init" },
     Need { program: "catatonit", package: "catatonit" },
     Need { program: "nginx", package: "nginx-light" },
+    Need { program: "haproxy", package: "haproxy" },
     Need { program: "puma", package: "puma" },
     Need { program: "node", package: "nodejs" },
     Need { program: "go", package: "golang-go" },

@@ -9,6 +9,7 @@
 //! a reason outside its arguments.
 
 pub mod budget;
+pub mod catalog;
 pub mod cause;
 pub mod duration;
 pub mod finding;

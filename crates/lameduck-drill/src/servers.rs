@@ -167,6 +167,28 @@ pub const ALL: [Server; 9] = [
 ];
 
 impl Server {
+    /// The work of a whole drill, a request file's lines: small answers, slow ones, streams, uploads, WebSockets of so many
+    /// seconds, and HTTP/2 where somebody speaks it: the server, or the front before it.
+    pub fn mix(&self, front: bool, websocket_s: f64) -> Vec<String> {
+        let upload = self.upload;
+        let mut mix = vec![
+            "GET / 600".to_owned(),
+            format!("GET {SLOW} 80"),
+            format!("GET {STREAM} 15"),
+            format!("{upload} 120 4096"),
+        ];
+        if self.expects {
+            mix.push(format!("{upload} 20 2048 expect"));
+        }
+        if self.speaks_websocket {
+            mix.push(format!("GET {CHAT} 8 websocket={websocket_s}s/200ms"));
+        }
+        if front || self.speaks_h2 {
+            mix.extend(["GET / 80 h2".to_owned(), format!("GET {SLOW} 10 h2"), format!("{upload} 20 4096 h2")]);
+        }
+        mix
+    }
+
     /// The server with this id.
     pub fn from_id(id: &str) -> Option<Server> {
         ALL.into_iter().find(|server| server.id == id)

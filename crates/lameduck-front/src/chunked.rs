@@ -271,7 +271,7 @@ impl Decoder {
     fn end_name(&mut self) -> Result<bool, Wrong> {
         self.count_trailer()?;
         let name = &self.trailers[self.line as usize..];
-        let keep = !FORBIDDEN_IN_TRAILERS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
+        let keep = may_trail(name);
         if keep {
             self.trailers.extend_from_slice(b": ");
         } else {
@@ -319,6 +319,11 @@ fn size(value: u64, digits: u8, byte: u8) -> Result<State, Wrong> {
 
 fn lf(byte: u8, then: State) -> Result<State, Wrong> {
     if byte == b'\n' { Ok(then) } else { Err(Wrong::NoLf(byte)) }
+}
+
+/// Whether a field may stand behind the content.
+pub fn may_trail(name: &[u8]) -> bool {
+    !FORBIDDEN_IN_TRAILERS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
 }
 
 /// `tchar` (RFC 9110, section 5.6.2).

@@ -45,12 +45,7 @@ impl Client {
 /// of its are here already: then the last of them tells it.
 pub fn leaving(front: &Front, conn: &Conn, nothing_more_is_here: bool) -> bool {
     match front.phase() {
-        FrontPhase::Serving => {
-            let age = front.config.max_connection_age.as_millis() as u64;
-            // A tenth more or less, so that connections that came together do not leave together.
-            let age = age - age / 10 + age / 5 * u64::from(conn.jitter) / (1 << 16);
-            age > 0 && clock::coarse_ms().saturating_sub(conn.opened_ms) >= age
-        }
+        FrontPhase::Serving => conn.is_old(clock::coarse_ms(), front.config.max_connection_age),
         FrontPhase::LameDuck => nothing_more_is_here,
         FrontPhase::Closing | FrontPhase::Closed => nothing_more_is_here || front.ended(),
     }

@@ -15,7 +15,7 @@ use crate::message::body::Body;
 use crate::message::reply;
 use crate::message::request::{self, Request, Told};
 use crate::state::{Conn, Doing, Front, Order};
-use crate::upstream::{self, NoApp, Taken};
+use crate::upstream::{self, NoApp};
 use crate::wire::{Outgoing, Stream};
 
 /// How often a request in flight looks whether its client is still there, and moves.
@@ -107,9 +107,7 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
         } else {
             ("too many requests here: try again", Ended::Shed)
         };
-        let after = say(front, client, &request, body.is_done(), 503, text).await;
-        account.close(ended, 503);
-        return after;
+        return say(client, account, Words { status: 503, text, ended, all_read: body.is_done() }).await;
     }
     let now = clock::coarse_ms();
     conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, now);
@@ -121,16 +119,21 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
     loop {
         let asked_us = account.clock_us();
         let held = upload.out.bytes().len();
-        let taken = if account.retries == 0 {
-            upstream::take(front, held, may_repeat, || client.stream.is_broken()).await
-        } else {
-            let left = || client.stream.is_broken();
-            upstream::open(front, held, left).await.map(|stream| Taken { stream, reused: false })
+        let kept = if account.retries == 0 { front.pool.take(clock::coarse_ms(), may_repeat) } else { None };
+        let reused = kept.is_some();
+        // What is rare is kept out of the way: a request that finds a connection needs no memory for one that does not.
+        let taken = match kept {
+            Some(app) => Ok(app),
+            None => Box::pin(upstream::open(front, held, || client.stream.is_broken())).await,
         };
         account.held_since(asked_us);
-        let Taken { stream: app, reused } = match taken {
-            Ok(taken) => taken,
-            Err(no_app) => return without_app(front, client, &request, account, &upload, no_app).await,
+        let app = match taken {
+            Ok(app) => app,
+            Err(NoApp::ClientGone) => {
+                account.close(Ended::ClientGone, 0);
+                return After::Close;
+            }
+            Err(no_app) => return say(client, account, without_app(no_app, upload.body.is_done())).await,
         };
         conn.expire_after(clock::coarse_ms(), LOOK);
         let mut exchange = Exchange {
@@ -150,7 +153,10 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
             upload.broken = false;
             continue;
         }
-        return settle(front, client, account, app, answer, after_upload, fin).await;
+        return match settle(client, account, app, answer, after_upload, fin) {
+            Ok(after) => after,
+            Err((account, words)) => say(client, account, words).await,
+        };
     }
 }
 
@@ -160,24 +166,36 @@ const BAD_BODY: &str = "the request's body is not properly chunked";
 pub async fn refuse(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<Incoming>) -> After {
     let Incoming { request, told, at_us, .. } = *incoming;
     let account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
-    let after = say(front, client, &request, false, 400, BAD_BODY).await;
-    account.close(Ended::Refused, 400);
-    after
+    say(client, account, Words { status: 400, text: BAD_BODY, ended: Ended::Refused, all_read: false }).await
 }
 
-/// Settles the books and the two connections.
-async fn settle(
-    front: &std::rc::Rc<Front>,
+/// What the front answers in its own name.
+struct Words {
+    status: u16,
+    text: &'static str,
+    ended: Ended,
+    /// Whether the request was read to its end, so that another one may follow.
+    all_read: bool,
+}
+
+/// Settles the books and the two connections, where there is nothing to be said to the client any more.
+#[expect(clippy::result_large_err, reason = "what is not settled yet goes on, once, to who says it")]
+fn settle(
     client: &mut Client,
     account: Account,
     app: Stream,
     answer: Answer,
     upload: Upload,
     fin: Fin,
-) -> After {
+) -> Result<After, (Account, Words)> {
+    let front = std::rc::Rc::clone(&account.front);
     let request = account.request;
     let all_sent = upload.is_done();
     let status = answer.response.map_or(0, |response| response.status);
+    let say_it = |account, status, text, ended| {
+        let all_read = all_sent && !matches!(fin, Fin::BadBody | Fin::ClientStalled);
+        Err((account, Words { status, text, ended, all_read }))
+    };
     if !matches!(fin, Fin::Done | Fin::ClientGone) && answer.ends_with_connection() {
         // To the client the end of the connection is the end of the body: a reset tells that it is not (RFC 9112 section 8).
         client.stream.reset_at_close();
@@ -201,92 +219,69 @@ async fn settle(
             if response.closes && request.keep_alive && front.draining() {
                 front.page.add(Slot::ShedByHeader, 1);
             }
-            match (all_sent, leaves) {
+            Ok(match (all_sent, leaves) {
                 (false, _) => After::Discard,
                 (true, true) => After::Linger,
                 (true, false) => After::Keep,
-            }
+            })
         }
-        (Fin::Switched, Some(_)) => After::Tunnel(Box::new(Switched {
+        (Fin::Switched, Some(_)) => Ok(After::Tunnel(Box::new(Switched {
             app,
             upgrade: request.upgrade.unwrap_or(request::Upgrade::Other),
             first: answer.partial,
             account,
-        })),
+        }))),
         (Fin::AppDied | Fin::BadAnswer, None) => {
             let text = "the app ended the connection before it answered";
-            let after = say(front, client, &request, all_sent, 502, text).await;
-            account.close(Ended::BadGateway, 502);
-            after
+            say_it(account, 502, text, Ended::BadGateway)
         }
-        (Fin::AppTimeout, None) => {
-            let after = say(front, client, &request, all_sent, 504, "the app did not answer in time").await;
-            account.close(Ended::GatewayTimeout, 504);
-            after
-        }
+        (Fin::AppTimeout, None) => say_it(account, 504, "the app did not answer in time", Ended::GatewayTimeout),
         (Fin::LongPoll(status), None) => {
-            let after = say(front, client, &request, all_sent, status, "poll again").await;
             front.page.add(Slot::ShedLongPoll, 1);
-            account.close(Ended::Answered, status);
-            after
+            say_it(account, status, "poll again", Ended::Answered)
         }
-        (Fin::BadBody, None) => {
-            let after = say(front, client, &request, false, 400, BAD_BODY).await;
-            account.close(Ended::Refused, 400);
-            after
-        }
+        (Fin::BadBody, None) => say_it(account, 400, BAD_BODY, Ended::Refused),
         (Fin::ClientStalled, None) => {
-            let text = "the request's body did not come in time";
-            let after = say(front, client, &request, false, 408, text).await;
-            account.close(Ended::ClientGone, 408);
-            after
+            say_it(account, 408, "the request's body did not come in time", Ended::ClientGone)
         }
-        (Fin::TimeOver, None) => {
-            let after = say(front, client, &request, all_sent, 503, "this instance has to go away now").await;
-            account.close(Ended::Shed, 503);
-            after
-        }
+        (Fin::TimeOver, None) => say_it(account, 503, "this instance has to go away now", Ended::Shed),
         (Fin::TimeOver, Some(_)) => {
             front.page.add(Slot::Forced, 1);
             account.close(Ended::CutAtDeadline, status);
-            After::Close
+            Ok(After::Close)
         }
         (Fin::CutByApp | Fin::AppDied | Fin::BadAnswer | Fin::AppTimeout, _) => {
             account.close(Ended::CutByApp, status);
-            After::Close
+            Ok(After::Close)
         }
         (Fin::Done | Fin::Switched | Fin::ClientGone | Fin::BadBody | Fin::ClientStalled | Fin::LongPoll(_), _) => {
             account.close(Ended::ClientGone, status);
-            After::Close
+            Ok(After::Close)
         }
     }
 }
 
-async fn without_app(
-    front: &Front,
-    client: &mut Client,
-    request: &Request,
-    account: Account,
-    upload: &Upload,
-    no_app: NoApp,
-) -> After {
-    let (status, text, ended) = match no_app {
-        NoApp::NotListening => (503, "the app does not listen", Ended::BadGateway),
-        NoApp::Full => (503, "too many requests wait for the app", Ended::Shed),
-        NoApp::Gone => (503, "the app has ended", Ended::BadGateway),
-        NoApp::Ended => (503, "this instance has to go away now", Ended::Shed),
-        NoApp::ClientGone => {
-            account.close(Ended::ClientGone, 0);
-            return After::Close;
-        }
+fn without_app(no_app: NoApp, all_read: bool) -> Words {
+    let (text, ended) = match no_app {
+        NoApp::NotListening => ("the app does not listen", Ended::BadGateway),
+        NoApp::Full => ("too many requests wait for the app", Ended::Shed),
+        NoApp::Gone => ("the app has ended", Ended::BadGateway),
+        NoApp::Ended => ("this instance has to go away now", Ended::Shed),
+        NoApp::ClientGone => ("", Ended::ClientGone),
     };
-    let after = say(front, client, request, upload.body.is_done(), status, text).await;
+    Words { status: 503, text, ended, all_read }
+}
+
+/// Answers in the front's own name and settles the books. Rare, so it has its memory to itself.
+async fn say(client: &mut Client, account: Account, words: Words) -> After {
+    let Words { status, text, ended, all_read } = words;
+    let after = Box::pin(write_words(client, &account, status, text, all_read)).await;
     account.close(ended, status);
     after
 }
 
-/// Answers in the front's own name. `all_read`: the request was read to its end, so that another one may follow.
-async fn say(front: &Front, client: &mut Client, request: &Request, all_read: bool, status: u16, text: &str) -> After {
+async fn write_words(client: &mut Client, account: &Account, status: u16, text: &str, all_read: bool) -> After {
+    let (front, request) = (&account.front, account.request);
     let keep =
         all_read && request.keep_alive && status != 400 && !leaving(front, client.conn(), client.carry.is_empty());
     let mut out = Outgoing::default();
@@ -455,12 +450,16 @@ impl Exchange<'_> {
     }
 
     /// Whether it makes sense to go on.
-    fn look(&self, client: &Client, account: &Account) -> Option<Fin> {
+    fn look(&mut self, client: &Client, account: &Account) -> Option<Fin> {
         let now = clock::coarse_ms();
         self.conn.expire_after(now, LOOK);
         let front = &account.front;
         if client.stream.is_broken() {
             return Some(Fin::ClientGone);
+        }
+        if !self.answer.out.is_empty() && self.answer.out.press(&client.stream) {
+            self.moved_ms = now;
+            account.sent(now);
         }
         let still_ms = now.saturating_sub(self.moved_ms);
         let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;

@@ -93,6 +93,14 @@ impl Conn {
         self.deadline_ms.set(if after.is_zero() { 0 } else { now_ms + after.as_millis() as u64 });
     }
 
+    /// Whether it is older than a connection may be (zero: never), a tenth more or less: connections that came together are
+    /// not to leave together.
+    pub fn is_old(&self, now_ms: u64, most: Duration) -> bool {
+        let most = most.as_millis() as u64;
+        let most = most - most / 10 + most / 5 * u64::from(self.jitter) / (1 << 16);
+        most > 0 && now_ms.saturating_sub(self.opened_ms) >= most
+    }
+
     /// What it was told, once.
     pub fn take_order(&self) -> Option<Order> {
         self.order.take()
@@ -299,7 +307,7 @@ impl Front {
             self.phase_since_ms.set(clock::coarse_ms());
             self.page.set_phase(phase);
             self.each(|conn| {
-                if conn.doing.get() == Doing::Http2 {
+                if matches!(conn.doing.get(), Doing::Http2 | Doing::Leaving) {
                     conn.tell(Order::Look);
                 }
             });
@@ -344,7 +352,8 @@ impl Front {
         let doing = conn.doing.get();
         let age = now.saturating_sub(conn.since_ms.get());
         if self.phase.get() == FrontPhase::Serving {
-            return None;
+            let old = doing == Doing::Http2 && conn.is_old(now, self.config.max_connection_age);
+            return old.then_some(Order::Leave);
         }
         let drained = now.saturating_sub(self.phase_since_ms.get());
         let closing = self.phase.get() == FrontPhase::Closing;
@@ -362,7 +371,7 @@ impl Front {
             }
             Doing::LongPoll | Doing::Events => after(self.config.stream_grace).then_some(Order::Leave),
             Doing::WebSocket | Doing::Tunnel => after(self.config.websocket_grace).then_some(Order::Leave),
-            Doing::Http2 => closing.then_some(Order::Leave),
+            Doing::Http2 => (closing && drained >= jitter(self.config.shed_spread)).then_some(Order::Leave),
             Doing::Exchange | Doing::Leaving | Doing::Lingering => None,
         }
     }

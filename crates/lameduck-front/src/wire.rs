@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -124,12 +124,14 @@ impl AsFd for Stream {
 pub struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
+    /// Whether the kernel's buffer is kept full.
+    pressing: bool,
 }
 
 impl Outgoing {
     /// Starting with these bytes.
     pub const fn new(bytes: Vec<u8>) -> Outgoing {
-        Outgoing { bytes, sent: 0 }
+        Outgoing { bytes, sent: 0, pressing: false }
     }
 
     /// Whether everything was taken.
@@ -170,6 +172,7 @@ impl Outgoing {
     pub fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
             match stream.poll_write(cx, &self.bytes[self.sent..]) {
+                Poll::Pending if self.pressing && self.push(stream) => {}
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -177,6 +180,21 @@ impl Outgoing {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes what the kernel takes at once; whether it took any. It is not waited to be told that it takes more: that is
+    /// told only when a third of its buffer is free, and for that a slow reader takes long. From now on its buffer is kept
+    /// full, so that whatever it takes is what the client has read.
+    pub fn press(&mut self, stream: &Stream) -> bool {
+        self.pressing = true;
+        self.push(stream)
+    }
+
+    fn push(&mut self, stream: &Stream) -> bool {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let taken = rustix::net::send(stream, &self.bytes[self.sent..], flags).unwrap_or(0);
+        self.sent += taken;
+        taken > 0
     }
 
     /// Writes what there is and forgets it. Ready: everything was taken.

@@ -11,5 +11,7 @@ pub const NEGATIVE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// For a drill: the evidence does not suffice.
 pub const INCONCLUSIVE: u8 = 3;
+/// For a check: something could not be read; the rest was checked.
+pub const UNREADABLE: u8 = 3;
 /// What was asked could not be set up or reached.
 pub const SETUP: u8 = 4;

@@ -60,6 +60,14 @@ pub fn main() -> u8 {
         "demo" => finish(cli::demo::demo(rest, &env)),
         #[cfg(all(feature = "drill", feature = "run"))]
         cli::demo::SERVICE_VERB => finish(cli::demo::serve_naive(&env)),
+        #[cfg(feature = "check")]
+        "check" => finish(cli::check::check(rest, &env)),
+        #[cfg(feature = "check")]
+        "rule" => finish(cli::rule::rule(rest, &env)),
+        #[cfg(feature = "explain")]
+        "explain" => finish(cli::explain::explain(rest, &env)),
+        #[cfg(feature = "explain")]
+        "probe" => finish(cli::probe::probe(rest, &env)),
         "help" | "--help" | "-h" => {
             print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
             exit::OK

@@ -86,7 +86,7 @@ fn variables_are_options_and_service_links_are_not() {
 
 #[test]
 fn help_is_help() {
-    for verb in ["run", "front", "drain", "ready", "drill", "demo"] {
+    for verb in ["run", "front", "drain", "ready", "drill", "demo", "check", "rule"] {
         let out = lameduck(&[verb, "--help"]);
         assert_eq!(out.status.code(), Some(0), "{verb}");
         assert_eq!(out.stdout, lameduck(&["help", verb]).stdout);

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
-use lameduck_core::front::Slot;
+use lameduck_core::front::{FrontPhase, Slot};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
@@ -36,10 +36,83 @@ const MOST_RESET: usize = 64;
 /// How long streams have to say that the time is over.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
-/// A connection, with what was read of it already.
+/// How long a client that was told to leave may still open streams, so that none that crosses our word is turned away: while
+/// there is time, and when there is none left to wait for.
+const NOTICE: Duration = Duration::from_secs(5);
+const SHORT_NOTICE: Duration = Duration::from_millis(500);
+
+/// GOAWAY with the highest stream id and no error: no more streams, please, but those that come are served (RFC 9113 section
+/// 6.8).
+const PLEASE_LEAVE: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// A connection, with what was read of it already, and with a word of our own between two frames.
 struct Io {
     stream: Stream,
     first: Vec<u8>,
+    written: Frames,
+    notice: Option<Rc<Cell<bool>>>,
+    /// What of [`PLEASE_LEAVE`] is not written yet.
+    left: usize,
+}
+
+impl Io {
+    /// A connection on which nothing is said but what the protocol says.
+    fn plain(stream: Stream) -> Io {
+        Io { stream, first: Vec::new(), written: Frames::default(), notice: None, left: 0 }
+    }
+
+    /// Writes our word where it is wanted and a frame has ended. Ready: there is nothing of it to write.
+    fn poll_notice(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written.at_boundary() && self.notice.as_ref().is_some_and(|notice| notice.replace(false)) {
+            self.left = PLEASE_LEAVE.len();
+        }
+        while self.left > 0 {
+            let at = PLEASE_LEAVE.len() - self.left;
+            self.left -= std::task::ready!(self.stream.poll_write(cx, &PLEASE_LEAVE[at..]))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Where frames begin and end (RFC 9113 section 4.1).
+#[derive(Debug, Default)]
+struct Frames {
+    head: [u8; 3],
+    /// Bytes of the nine of a frame's head that have gone by.
+    head_gone: usize,
+    payload_left: usize,
+    /// The preface of a client is no frame; a server has none.
+    begun: bool,
+}
+
+impl Frames {
+    const HEAD: usize = 9;
+
+    /// Whether a frame has ended and none has begun.
+    const fn at_boundary(&self) -> bool {
+        self.begun && self.head_gone == 0 && self.payload_left == 0
+    }
+
+    fn advance(&mut self, mut bytes: &[u8]) {
+        self.begun |= !bytes.is_empty();
+        while let Some(byte) = bytes.first() {
+            if self.payload_left > 0 {
+                let n = self.payload_left.min(bytes.len());
+                self.payload_left -= n;
+                bytes = &bytes[n..];
+                continue;
+            }
+            if let Some(length) = self.head.get_mut(self.head_gone) {
+                *length = *byte;
+            }
+            self.head_gone += 1;
+            bytes = &bytes[1..];
+            if self.head_gone == Frames::HEAD {
+                let [a, b, c] = self.head.map(usize::from);
+                (self.head_gone, self.payload_left) = (0, a << 16 | b << 8 | c);
+            }
+        }
+    }
 }
 
 impl AsyncRead for Io {
@@ -56,11 +129,16 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_write(cx, bytes)
+        std::task::ready!(self.poll_notice(cx))?;
+        let n = std::task::ready!(self.stream.poll_write(cx, bytes))?;
+        if self.notice.is_some() {
+            self.written.advance(&bytes[..n]);
+        }
+        Poll::Ready(Ok(n))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_notice(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -69,9 +147,45 @@ impl AsyncWrite for Io {
     }
 }
 
-/// How long a client that was told to leave may stay without a stream.
-fn patience(front: &Front, conn: &Conn) {
-    conn.expire_after(clock::coarse_ms(), front.config.first_byte_grace);
+/// How far the client's leaving has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// It was not asked.
+    No,
+    /// It was, at this time, in ms; streams that cross that are served.
+    Told(u64),
+    /// The last GOAWAY is on its way, or will be when the client has answered a PING.
+    Finishing,
+}
+
+/// What the connection and its streams share.
+struct Shared {
+    front: Rc<Front>,
+    conn: Rc<Conn>,
+    /// Streams that are open.
+    open: Cell<usize>,
+    leaving: Cell<Leaving>,
+    notice: Rc<Cell<bool>>,
+}
+
+impl Shared {
+    /// Sets the deadline that goes with how things stand.
+    fn arm(&self) {
+        let now = clock::coarse_ms();
+        let idle = self.open.get() == 0;
+        let front = &self.front;
+        match self.leaving.get() {
+            // Each stream says to its client that the time is over; there is a moment for that.
+            _ if front.ended() => self.conn.expire_after(now, LAST_WORDS),
+            Leaving::No if idle => self.conn.expire_after(now, front.config.idle_timeout),
+            Leaving::Finishing if idle => self.conn.expire_after(now, front.config.first_byte_grace),
+            Leaving::No | Leaving::Finishing => self.conn.expire_after(now, Duration::ZERO),
+            Leaving::Told(told) => {
+                let notice = if front.phase() < FrontPhase::Closing { NOTICE } else { SHORT_NOTICE };
+                self.conn.deadline_ms.set(told + notice.as_millis() as u64);
+            }
+        }
+    }
 }
 
 /// Serves a connection to its end.
@@ -79,6 +193,8 @@ pub async fn serve(front: &Rc<Front>, client: Client) {
     let Client { stream, carry, peer, seat } = client;
     let conn = Rc::clone(&seat.conn);
     conn.now_doing(Doing::Http2, clock::coarse_ms());
+    let notice = Rc::new(Cell::new(false));
+    let io = Io { first: carry, notice: Some(Rc::clone(&notice)), ..Io::plain(stream) };
     let mut handshake = Box::pin(
         h2::server::Builder::new()
             .max_concurrent_streams(MOST_STREAMS)
@@ -88,7 +204,7 @@ pub async fn serve(front: &Rc<Front>, client: Client) {
             .max_send_buffer_size(crate::wire::SCRATCH)
             .max_pending_accept_reset_streams(MOST_RESET)
             .max_concurrent_reset_streams(MOST_RESET)
-            .handshake(Io { stream, first: carry }),
+            .handshake(io),
     );
     let shaken = poll_fn(|cx| {
         conn.keep_waker(cx.waker());
@@ -99,72 +215,61 @@ pub async fn serve(front: &Rc<Front>, client: Client) {
     })
     .await;
     let Some(connection) = shaken else { return };
-    let mut connection = Http2 { connection, conn, open: Rc::new(Cell::new(0)), served: false, told: false };
-    connection.conn.expire_after(clock::coarse_ms(), front.config.idle_timeout);
-    while let Some((request, respond)) = poll_fn(|cx| connection.next(front, cx)).await {
+    let shared =
+        Rc::new(Shared { front: Rc::clone(front), conn, open: Cell::new(0), leaving: Cell::new(Leaving::No), notice });
+    shared.arm();
+    let mut connection = Http2 { connection, shared, served: false };
+    while let Some((request, respond)) = poll_fn(|cx| connection.next(cx)).await {
         connection.served = true;
-        spawn_local(one(Rc::clone(front), peer, request, respond, connection.enter(front)));
+        let open = Open::enter(&connection.shared);
+        spawn_local(one(Rc::clone(front), peer, request, respond, open));
     }
     drop(seat);
 }
 
 /// A stream that is open, counted for as long as this lives.
 struct Open {
-    count: Rc<Cell<usize>>,
-    conn: Rc<Conn>,
-    front: Rc<Front>,
+    shared: Rc<Shared>,
+}
+
+impl Open {
+    fn enter(shared: &Rc<Shared>) -> Open {
+        shared.open.set(shared.open.get() + 1);
+        shared.arm();
+        Open { shared: Rc::clone(shared) }
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.count.set(self.count.get() - 1);
-        if self.count.get() == 0 {
-            let told = self.conn.doing.get() == Doing::Leaving;
-            let patience = if told { self.front.config.first_byte_grace } else { self.front.config.idle_timeout };
-            self.conn.expire_after(clock::coarse_ms(), patience);
-        }
+        self.shared.open.set(self.shared.open.get() - 1);
+        self.shared.arm();
     }
 }
 
 struct Http2 {
     connection: Connection<Io, Bytes>,
-    conn: Rc<Conn>,
-    open: Rc<Cell<usize>>,
+    shared: Rc<Shared>,
     /// Whether it has carried a request.
     served: bool,
-    /// Whether the client was told to leave.
-    told: bool,
 }
 
 impl Http2 {
-    fn enter(&self, front: &Rc<Front>) -> Open {
-        self.open.set(self.open.get() + 1);
-        if !front.ended() {
-            self.conn.deadline_ms.set(0);
-        }
-        Open { count: Rc::clone(&self.open), conn: Rc::clone(&self.conn), front: Rc::clone(front) }
-    }
-
     /// The next request; `None`: the connection is over.
-    fn next(
-        &mut self,
-        front: &Front,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<(Request<RecvStream>, SendResponse<Bytes>)>> {
-        self.conn.keep_waker(cx.waker());
-        match self.conn.take_order() {
-            // Each stream says so to its client; there is a moment for that.
-            Some(Order::End) => {
-                self.tell(front);
-                self.conn.expire_after(clock::coarse_ms(), LAST_WORDS);
-            }
-            Some(Order::Expired) if self.told => return Poll::Ready(None),
-            Some(Order::Expired | Order::Leave) => self.tell(front),
-            Some(Order::Look) | None => {}
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Request<RecvStream>, SendResponse<Bytes>)>> {
+        self.shared.conn.keep_waker(cx.waker());
+        let front = Rc::clone(&self.shared.front);
+        match (self.shared.conn.take_order(), self.shared.leaving.get()) {
+            (Some(Order::Expired), Leaving::Finishing) => return Poll::Ready(None),
+            (Some(Order::End), _) | (Some(Order::Expired), Leaving::Told(_)) => self.finish(),
+            (Some(Order::Expired | Order::Leave), Leaving::No) => self.tell(),
+            // The phase has changed, and with it how long there is.
+            (Some(Order::Look | Order::Leave), _) => self.shared.arm(),
+            (None, _) => {}
         }
         // A client that has not had an answer yet would come right back.
-        if front.draining() && self.served {
-            self.tell(front);
+        if front.draining() && self.served && self.shared.leaving.get() == Leaving::No {
+            self.tell();
         }
         match self.connection.poll_accept(cx) {
             Poll::Pending => Poll::Pending,
@@ -173,17 +278,25 @@ impl Http2 {
         }
     }
 
-    /// GOAWAY in two steps (RFC 9113 section 6.8): first with the highest stream id and a PING; once that is answered, with
-    /// the last stream that was opened. Streams opened in between are served, and the connection ends with the last of them.
-    fn tell(&mut self, front: &Front) {
-        if !std::mem::replace(&mut self.told, true) {
-            self.connection.graceful_shutdown();
-            self.conn.doing.set(Doing::Leaving);
-            front.page.add(Slot::ShedByGoaway, 1);
-            if self.open.get() == 0 {
-                patience(front, &self.conn);
-            }
+    /// GOAWAY in steps (RFC 9113 section 6.8). First with the highest stream id: streams that are opened all the same, because
+    /// they cross it, are served.
+    fn tell(&mut self) {
+        self.shared.notice.set(true);
+        self.shared.leaving.set(Leaving::Told(clock::coarse_ms()));
+        self.shared.conn.doing.set(Doing::Leaving);
+        self.shared.front.page.add(Slot::ShedByGoaway, 1);
+        self.shared.arm();
+    }
+
+    /// Then the same with a PING, and once that is answered with the last stream that was opened: the connection ends with the
+    /// last of them.
+    fn finish(&mut self) {
+        if self.shared.leaving.replace(Leaving::Finishing) == Leaving::No {
+            self.shared.front.page.add(Slot::ShedByGoaway, 1);
         }
+        self.shared.conn.doing.set(Doing::Leaving);
+        self.connection.graceful_shutdown();
+        self.shared.arm();
     }
 }
 
@@ -195,4 +308,24 @@ async fn one(front: Rc<Front>, peer: IpAddr, request: Request<RecvStream>, respo
         stream::run(&front, peer, request, respond).await;
     }
     drop(open);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_end_where_they_say() {
+        let data = [&[0, 0, 5, 0, 1, 0, 0, 0, 1][..], b"hello", &[0, 0, 0, 4, 1, 0, 0, 0, 0]].concat();
+        let ends = [0, 14, 23];
+        let mut whole = Frames::default();
+        for (at, byte) in data.iter().enumerate() {
+            assert_eq!(whole.at_boundary(), at > 0 && ends.contains(&at), "{at}");
+            whole.advance(std::slice::from_ref(byte));
+        }
+        assert!(whole.at_boundary());
+        let mut at_once = Frames::default();
+        at_once.advance(&data);
+        assert!(at_once.at_boundary());
+    }
 }

@@ -195,7 +195,7 @@ async fn connect(front: &Rc<Front>) -> Result<Option<SendRequest<Bytes>>, Option
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .enable_push(false)
-        .handshake::<_, Bytes>(Io { stream, first: Vec::new() })
+        .handshake::<_, Bytes>(Io::plain(stream))
         .await;
     let Ok((sender, connection)) = shaken else { return Ok(None) };
     // It lives as long as its streams and whoever can open more.

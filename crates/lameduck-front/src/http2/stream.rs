@@ -52,15 +52,24 @@ pub fn describe(front: &Front, parts: &Parts, ended: bool) -> Result<(request::R
         return Err(405);
     }
     let disguised = |name: &HeaderName| fields::kind(name.as_str().as_bytes()) == Kind::Disguised;
-    if parts.headers.keys().any(disguised) || parts.headers.get_all("host").iter().count() > 1 {
+    let several = |name: &str| parts.headers.get_all(name).iter().count() > 1;
+    if parts.headers.keys().any(disguised) || several("host") || several("content-length") {
         return Err(400);
     }
     let path = parts.uri.path();
+    // What HTTP/1.1 has no request line for (RFC 9112 section 3.2): a query alone, and `*` for other methods than OPTIONS.
+    let has_form = path.starts_with('/') && !target(parts).starts_with('?');
+    let star = path == "*" && parts.method == Method::OPTIONS;
+    // No user is named in an authority (RFC 9113 section 8.3.1).
+    let names_user = parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if !(has_form || star) || names_user {
+        return Err(400);
+    }
     let length = parts.headers.get("content-length").and_then(|length| fields::length(length.as_bytes()));
     let agent = parts.headers.get("user-agent").map_or(&b""[..], HeaderValue::as_bytes);
     let told = front.log.is_some().then(|| Told {
         method: parts.method.to_string(),
-        target: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        target: target(parts).to_owned(),
         id: parts.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
     });
     let health = front.config.health_path.as_deref() == Some(path);
@@ -82,6 +91,11 @@ pub fn describe(front: &Front, parts: &Parts, ended: bool) -> Result<(request::R
         long_poll: front.config.long_polls.iter().find(|poll| path.starts_with(&poll.prefix)).map(|poll| poll.status),
     };
     Ok((request, told))
+}
+
+/// `:path`, as it was received.
+fn target(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
 /// Answers in the front's own name.
@@ -293,16 +307,16 @@ fn settle(front: &Front, account: Account, exchange: Exchange, fin: Fin) {
 
 /// The request's head for HTTP/1.1 (RFC 9113 section 8.3.1, the other way round).
 fn write_head(out: &mut Vec<u8>, parts: &Parts, what: &request::Request, front: &Front, peer: IpAddr) {
-    let target = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let target =
-        if parts.method == Method::OPTIONS && target == "/" && parts.uri.authority().is_none() { "*" } else { target };
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(target(parts).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| parts.headers.get("host").map(HeaderValue::as_bytes));
-    write_field(out, b"Host", host.unwrap_or(request::NO_HOST.as_bytes()));
+    match host {
+        Some(host) => write_field(out, b"Host", host),
+        None => request::write_own_host(out, &front.config.upstream),
+    }
     // Crumbs of a cookie become one field again (RFC 9113 section 8.2.3).
     let crumbs: Vec<&[u8]> = parts.headers.get_all("cookie").iter().map(HeaderValue::as_bytes).collect();
     if !crumbs.is_empty() {
@@ -416,7 +430,9 @@ impl Upload {
                     if self.chunked {
                         let mut lines = Vec::new();
                         for (name, value) in trailers.iter().flatten() {
-                            write_field(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+                            if chunked::may_trail(name.as_str().as_bytes()) {
+                                write_field(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+                            }
                         }
                         chunked::encode_end(self.out.end(), &lines);
                     }

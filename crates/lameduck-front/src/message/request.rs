@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::fields::{self, Kind, Options};
 use super::{Field, MOST_FIELDS, lines_end_with_crlf, write_field, write_number};
-use crate::config::{Config, Forwarded};
+use crate::config::{Config, Forwarded, Upstream};
 use crate::state::Front;
 
 /// How long a request's body is (RFC 9112 section 6.3).
@@ -270,6 +270,7 @@ fn place<'a>(method: &str, target: &'a str) -> Result<(&'a str, Option<&'a str>)
 
 /// What the fields of a head say.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a head")]
 struct Seen<'a> {
     framing: Framing,
     options: Options<'a>,
@@ -277,6 +278,7 @@ struct Seen<'a> {
     expects_continue: bool,
     trailers: bool,
     agent: &'a [u8],
+    has_host: bool,
     has_id: bool,
 }
 
@@ -289,6 +291,7 @@ impl<'a> Seen<'a> {
             expects_continue: false,
             trailers: false,
             agent: b"",
+            has_host: false,
             has_id: false,
         };
         let (mut hosts, mut length, mut chunked, mut protocol) = (0, None, false, None);
@@ -332,6 +335,7 @@ impl<'a> Seen<'a> {
         if hosts > 1 || (hosts == 0 && !http10) {
             return Err(Refusal::Host);
         }
+        seen.has_host = hosts > 0;
         seen.framing = match (length, chunked) {
             (Some(_), true) => return Err(Refusal::LengthAndEncoding),
             (None, true) if http10 => return Err(Refusal::EncodingInHttp10),
@@ -355,8 +359,10 @@ fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority
     let forwarded = context.config.forwarded;
     let host = all.iter().find(|field| fields::kind(field.name.as_bytes()) == Kind::Host);
     let asked = authority.map(str::as_bytes).or(host.map(|host| host.value));
-    if host.is_none() {
-        write_field(out, b"Host", asked.unwrap_or(NO_HOST.as_bytes()));
+    match (host, asked) {
+        (Some(_), _) => {}
+        (None, Some(asked)) => write_field(out, b"Host", asked),
+        (None, None) => write_own_host(out, &context.config.upstream),
     }
     for field in all {
         let name = field.name.as_bytes();
@@ -388,6 +394,15 @@ fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority
         Forwarded::Off => {}
         Forwarded::XForwarded => write_x_forwarded(out, all, asked, context.client),
         Forwarded::Forwarded => write_forwarded(out, all, context.client),
+    }
+}
+
+/// `Host` where the client names none, as in HTTP/1.0: HTTP/1.1, in which the request goes on, has to have one (RFC 9112
+/// section 3.2), and an empty one is refused by many.
+pub fn write_own_host(out: &mut Vec<u8>, upstream: &Upstream) {
+    match upstream {
+        Upstream::Tcp(address) => write_field(out, b"Host", address.to_string().as_bytes()),
+        Upstream::Unix(_) => write_field(out, b"Host", NO_HOST.as_bytes()),
     }
 }
 
@@ -538,9 +553,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_http_1_0_without_a_host_gets_one() {
-        check("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        check("GET http://a/ HTTP/1.0\r\nA: b\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n");
+    fn a_request_without_a_host_goes_on_with_one() {
+        check("GET /b HTTP/1.0\r\n\r\n", "GET /b HTTP/1.1\r\nHost: 127.0.0.1:3000\r\n\r\n");
+        check("GET http://a:1/b HTTP/1.0\r\n\r\n", "GET /b HTTP/1.1\r\nHost: a:1\r\n\r\n");
     }
 
     #[test]

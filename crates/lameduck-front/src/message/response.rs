@@ -179,15 +179,19 @@ fn parse<R>(
         (_, false, Some(length)) => Framing::Length(length),
         (_, false, None) => Framing::UntilClose,
     };
+    // Some apps send the body to which this length belongs all the same, and a moment later: it is not to be taken for the
+    // next answer.
+    let may_send_body = framing == Framing::None && (seen.chunked || seen.length.is_some_and(|length| length > 0));
+    // Chunks beside a length, or in HTTP/1.0, which has none: who sends that is not to be believed in what follows either (RFC
+    // 9112 sections 6.1 and 6.3).
+    let is_doubtful = seen.chunked && (seen.length.is_some() || version == 0);
     let mut response = Response {
         length,
         status,
         framing,
         app_keeps: framing != Framing::UntilClose
-            // Both lengths: the second one is not to be believed, nor is what follows (RFC 9112 section 6.3).
-            && !(seen.chunked && seen.length.is_some())
-            // HTTP/1.0 has no chunks: whoever sends them there is not to be believed either (RFC 9112 section 6.1).
-            && !(seen.chunked && version == 0)
+            && !may_send_body
+            && !is_doubtful
             && if version == 0 { seen.options.keep_alive } else { !seen.options.close },
         idle_hint_s: seen.idle_hint_s,
         closes: false,

@@ -184,6 +184,22 @@ fn the_time_being_over_is_said() {
     front.ends_within(Duration::from_secs(3));
 }
 
+#[test]
+fn an_old_connection_is_asked_to_leave() {
+    let app = App::start();
+    let config = Config { max_connection_age: Duration::from_secs(1), ..Config::default() };
+    let front = Front::start(app.address, config);
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        assert_eq!(fetch(&sender, "/a").await.0, 200);
+        assert_eq!(front.figures().shed_by_goaway, 0);
+        while front.figures().shed_by_goaway == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    until("it has left", || front.figures().connections == 0);
+}
+
 /// gRPC goes to an app that speaks HTTP/2, with its trailers.
 #[test]
 fn grpc_is_relayed_with_its_trailers() {
@@ -236,6 +252,43 @@ fn grpc_is_relayed_with_its_trailers() {
         // The front ends with its command socket, on a thread of its own.
         tokio::task::spawn_blocking(move || drop(front)).await.unwrap();
     });
+}
+
+/// What HTTP/1.1 has no words for is refused, not written into a request line.
+#[test]
+fn targets_without_a_form_in_http_1_1_are_refused() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        assert_eq!(fetch(&sender, "/a?b").await.0, 200);
+        let check = async |request: http::request::Builder, status: u16| {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), status);
+        };
+        check(Request::get("http://user@x/a"), 400).await;
+        check(Request::get("http://x/a").header("content-length", "0").header("content-length", "0"), 400).await;
+        check(Request::options("*"), 200).await;
+    });
+    assert_eq!(app.seen.count("*"), 1);
+    assert_eq!(app.seen.requests(), 2);
+}
+
+/// The same fields as behind chunks.
+#[test]
+fn trailers_that_would_frame_do_not_reach_the_app() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("content-length", "44"), ("host", "hidden"), ("x-forwarded-for", "hidden"), ("a", "b")] {
+            trailers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(post(&sender, "/t", b"abc".to_vec(), Some(trailers)).await.0, 200);
+    });
+    assert_eq!(app.seen.bodies.lock().unwrap()[0], b"abca: b\r\n");
 }
 
 #[test]

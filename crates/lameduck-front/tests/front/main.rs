@@ -1,6 +1,7 @@
 //! The front on real sockets: an app in threads, clients that look at every byte.
 #![expect(
     clippy::disallowed_methods,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "tests are at the edge: they read clocks, and fail by panic"
 )]

@@ -123,7 +123,10 @@ impl Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
+        Client::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
@@ -344,27 +347,9 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
                 }
                 stream.write_all(b"0\r\n\r\n")?;
             }
-            "events" => {
-                stream.write_all(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-                )?;
-                loop {
-                    // An event in two parts, so that an end between them shows.
-                    stream.write_all(b"7\r\ndata: a\r\n")?;
-                    thread::sleep(Duration::from_millis(30));
-                    stream.write_all(b"3\r\nb\n\n\r\n")?;
-                    thread::sleep(Duration::from_millis(30));
-                }
+            "events" | "mute" | "silent" | "ws" | "ws-parts" | "flood" => {
+                return go_on(verb, &mut client, &mut stream, seen);
             }
-            // An event that is not complete and never will be.
-            "mute" => {
-                stream.write_all(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-                )?;
-                stream.write_all(b"7\r\ndata: a\r\n")?;
-                return client.end().map(|_| ());
-            }
-            "silent" => return client.end().map(|_| ()),
             "close" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")?;
                 return Ok(());
@@ -376,6 +361,12 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
                 let size: usize = value.parse().unwrap();
                 stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes())?;
                 stream.write_all(&vec![b'x'; size])?;
+            }
+            "sloppy" => {
+                // The content comes a moment after the head, and to HEAD too.
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")?;
+                thread::sleep(Duration::from_millis(5));
+                stream.write_all(b"sloppy")?;
             }
             "once" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nonce")?;
@@ -389,33 +380,6 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
                 return Ok(());
             }
             "raw" => stream.write_all(percent(value).as_bytes())?,
-            "ws" => {
-                stream.write_all(
-                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-                )?;
-                return echo_frames(&mut client.reader, &mut stream, seen);
-            }
-            "ws-parts" => {
-                stream.write_all(
-                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-                )?;
-                // One byte of a frame, the rest of it a little later, for as long as nobody says anything.
-                stream.set_read_timeout(Some(Duration::from_millis(40)))?;
-                loop {
-                    stream.write_all(b"\x82\x06a")?;
-                    thread::sleep(Duration::from_millis(40));
-                    stream.write_all(b"bcdef")?;
-                    if !client.reader.fill_buf().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                        return echo_frames(&mut client.reader, &mut stream, seen);
-                    }
-                }
-            }
-            "flood" => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-                loop {
-                    stream.write_all(&[b"4000\r\n", [b'x'; 0x4000].as_slice(), b"\r\n"].concat())?;
-                }
-            }
             _ => {
                 let answer = format!("{verb} {}", body.len());
                 let length = answer.len();
@@ -425,6 +389,58 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
                 )?;
             }
         }
+    }
+}
+
+/// What the app goes on with until the connection ends.
+fn go_on(verb: &str, client: &mut Client, stream: &mut TcpStream, seen: &Seen) -> io::Result<()> {
+    match verb {
+        "events" => {
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            loop {
+                // An event in two parts, so that an end between them shows.
+                stream.write_all(b"7\r\ndata: a\r\n")?;
+                thread::sleep(Duration::from_millis(30));
+                stream.write_all(b"3\r\nb\n\n\r\n")?;
+                thread::sleep(Duration::from_millis(30));
+            }
+        }
+        // An event that is not complete and never will be.
+        "mute" => {
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )?;
+            stream.write_all(b"7\r\ndata: a\r\n")?;
+            client.end().map(|_| ())
+        }
+        "ws" => {
+            stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")?;
+            echo_frames(&mut client.reader, stream, seen)
+        }
+        "ws-parts" => {
+            stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")?;
+            // One byte of a frame, the rest of it a little later, for as long as nobody says anything.
+            stream.set_read_timeout(Some(Duration::from_millis(40)))?;
+            loop {
+                stream.write_all(b"\x82\x06a")?;
+                thread::sleep(Duration::from_millis(40));
+                stream.write_all(b"bcdef")?;
+                if !client.reader.fill_buf().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                    return echo_frames(&mut client.reader, stream, seen);
+                }
+            }
+        }
+        "flood" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b"4000\r\n", [b'x'; 0x4000].as_slice(), b"\r\n"].concat())?;
+            }
+        }
+        _ => client.end().map(|_| ()),
     }
 }
 

@@ -53,7 +53,7 @@ pub fn demo(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resul
     };
     let plan = demo::plan(service, demo::wrap(lameduck.into()));
     let mut live = Live::new(given.switch("quiet")?);
-    let result = lameduck_drill::compare(&plan, 1, |news| live.tell(&news)).map_err(set_up)?;
+    let result = super::with_sockets(|| lameduck_drill::compare(&plan, 1, |news| live.tell(&news))).map_err(set_up)?;
     live.end();
     Outputs::of(&given).with_html("lameduck-demo.html".into()).write_compare(&result)?;
     Ok(result.exit_code())

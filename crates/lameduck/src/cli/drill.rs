@@ -88,12 +88,13 @@ pub fn drill(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
     let mut live = Live::new(given.switch("quiet")?);
     if given.switch("compare")? {
         let rounds = given.one("rounds", "a number from 1 to 100", |text| in_range(text, 1, 100))?.unwrap_or(1);
-        let result = lameduck_drill::compare(&plan, rounds as usize, |news| live.tell(&news)).map_err(set_up)?;
+        let result = super::with_sockets(|| lameduck_drill::compare(&plan, rounds as usize, |news| live.tell(&news)))
+            .map_err(set_up)?;
         live.end();
         outputs.write_compare(&result)?;
         return Ok(result.exit_code());
     }
-    let result = lameduck_drill::run(&plan, |news| live.tell(&news)).map_err(set_up)?;
+    let result = super::with_sockets(|| lameduck_drill::run(&plan, |news| live.tell(&news))).map_err(set_up)?;
     live.end();
     outputs.write(&result)?;
     Ok(result.exit_code())

@@ -1,5 +1,5 @@
 //! Real servers, each with its own manners at TERM, rolled under load: plain they lose requests, under `lameduck run` in its
-//! default, observing mode none is refused and none is cut.
+//! default, observing mode none is refused and none is cut, and behind its front nothing at all is lost.
 //!
 //! Three replicas, 200 requests a second, endpoints that are removed 5 s after TERM.
 #![expect(
@@ -15,8 +15,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use lameduck_core::Cause;
-use lameduck_drill::servers::Server;
-use lameduck_drill::{DrillResult, Plan, parse_request_file, render};
+use lameduck_drill::servers::{ALL, Server};
+use lameduck_drill::{DrillResult, Plan, parse_request_file, profile, render};
 
 fn find(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -65,8 +65,12 @@ fn try_out(id: &str) {
     let plain = drill(server.title, "plain", &plan(server, command.clone(), 1));
     assert!(plain.tally.lost > 0, "{}: the drill has to see what it is to see the absence of", server.title);
 
-    let run = [env!("CARGO_BIN_EXE_lameduck"), "run", "--"].map(OsString::from);
-    let wrapped: Vec<OsString> = run.into_iter().chain(command).collect();
+    let under = |words: &[&str]| -> Vec<OsString> {
+        let run = [&[env!("CARGO_BIN_EXE_lameduck"), "run"], words].concat();
+        run.into_iter().map(OsString::from).chain(command.clone()).collect()
+    };
+    behind_the_front(server, under(&["--listen", "127.0.0.1:{port}", "--"]));
+    let wrapped = under(&["--"]);
     let cured = drill(server.title, "under lameduck run", &plan(server, wrapped, 5));
     let lost = |cause: Cause| cured.tally.causes.get(&cause).copied().unwrap_or_default();
     assert_eq!(lost(Cause::RefusedWhileRouted), 0, "{}", render::text(&cured, false));
@@ -75,6 +79,24 @@ fn try_out(id: &str) {
     let max = cured.term_to_exit_s.max.unwrap();
     let bound = 5.0 + 2.0 + 1.0 + Duration::from_millis(server.own_stop_ms).as_secs_f64();
     assert!(max <= bound, "{}: TERM to exit {max} s; lag + quiet + 1 s and its own stop are {bound}", server.title);
+}
+
+/// With a front, nothing at all is lost: not the races of idle connections, not a session, not a stream of HTTP/2. Each
+/// server is rolled behind one of the balancers; `cargo xtask matrix` does it behind all.
+fn behind_the_front(server: &Server, command: Vec<OsString>) {
+    const WEBSOCKET_S: f64 = 2.0;
+    let at = ALL.iter().position(|one| one.id == server.id).unwrap();
+    let mix = server.mix(true, WEBSOCKET_S).join("\n");
+    let plan = Plan {
+        profile: profile::ALL[at % profile::ALL.len()],
+        mix: parse_request_file(&mix).unwrap(),
+        ..plan(server, command, 5)
+    };
+    let cured = drill(server.title, "behind the front", &plan);
+    assert_eq!((cured.tally.lost, cured.tally.unknown, cured.dropped), (0, 0, 0), "{}", render::text(&cured, false));
+    let max = cured.term_to_exit_s.max.unwrap();
+    let bound = 5.0 + 2.0 + WEBSOCKET_S + 2.0;
+    assert!(max <= bound, "{}: TERM to exit {max} s; lag + quiet + longest request + 2 s are {bound}", server.title);
 }
 
 #[test]

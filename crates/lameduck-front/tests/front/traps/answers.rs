@@ -1,5 +1,7 @@
 //! Traps 2, 3, 5, 6 and 13: what is on its way when the drain begins, or when the time is over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lameduck_core::front::Command;
@@ -9,7 +11,12 @@ use super::super::rig::{Client, Front, until};
 use super::{SLACK, close, ends_clean, get, post, quick, start, start_with};
 
 fn pipelined(many: usize) -> String {
-    (0..many).map(|n| if n % 2 == 0 { get(&format!("/slow/5-{n}")) } else { post(&format!("/p{n}"), "body") }).collect()
+    // The last one takes its time, so that a drain begun at any answer before it is there when it is answered.
+    let last = get("/slow/300");
+    (1..many)
+        .map(|n| if n % 2 == 1 { get(&format!("/slow/5-{n}")) } else { post(&format!("/p{n}"), "body") })
+        .chain([last])
+        .collect()
 }
 
 #[test]
@@ -42,10 +49,13 @@ fn pipelining_what_comes_after_the_marked_answer_is_not_executed() {
     for round in 0..20 {
         let (app, mut front) = start();
         let mut client = front.client();
-        let mut writer = client.stream.try_clone().unwrap();
+        let mut to_front = client.stream.try_clone().unwrap();
+        // As long as no answer says that it is the last: however late the command is heard, there is one to say it on.
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
         let writes = std::thread::spawn(move || {
-            for n in 0..40 {
-                std::io::Write::write_all(&mut writer, post(&format!("/w{n}"), "body").as_bytes()).unwrap();
+            for n in (0..).take_while(|_| !told.load(Ordering::SeqCst)) {
+                std::io::Write::write_all(&mut to_front, post(&format!("/w{n}"), "body").as_bytes()).unwrap();
             }
         });
         let mut answered = 0;
@@ -60,6 +70,7 @@ fn pipelining_what_comes_after_the_marked_answer_is_not_executed() {
                 break;
             }
         }
+        over.store(true, Ordering::SeqCst);
         ends_clean(&mut client);
         writes.join().unwrap();
         assert_eq!(app.seen.requests(), answered, "executed as many as were answered");

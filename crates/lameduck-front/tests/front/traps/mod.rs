@@ -11,13 +11,13 @@
 //! and besides: limits and what is told of a request (`limits`), the books (`books`), many connections (`many`).
 
 mod answers;
-// mod app;
-// mod books;
-// mod clients;
+mod app;
+mod books;
+mod clients;
 mod close;
 mod ends;
-// mod limits;
-// mod many;
+mod limits;
+mod many;
 mod silent;
 
 use std::time::Duration;

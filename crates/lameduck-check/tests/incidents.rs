@@ -1,0 +1,128 @@
+//! The four incidents: their own files name their causes, at the right place, before anything runs; and the fix helps.
+#![expect(clippy::unwrap_used, reason = "tests fail by panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lameduck_check::{Options, Outcome, check};
+
+/// Rule, cause, file, line, column.
+type Expected = (&'static str, &'static str, &'static str, u32, u32);
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy(&path, &target) } else { fs::copy(&path, &target).map(|_| ()).unwrap() }
+    }
+}
+
+fn run(dir: &Path) -> Outcome {
+    check(&Options { paths: vec![dir.to_owned()], ..Options::default() })
+}
+
+fn rules_at(outcome: &Outcome, dir: &Path) -> BTreeSet<(String, String)> {
+    let place =
+        |file: &str| file.strip_prefix(dir.to_str().unwrap()).unwrap_or(file).trim_start_matches('/').to_owned();
+    outcome.document.findings.iter().map(|finding| (finding.rule.to_owned(), place(&finding.file))).collect()
+}
+
+/// Finds what is expected; then fixes, once, and finds it no more, and nothing that was not there before.
+fn incident(name: &str, expected: &[Expected]) {
+    let source: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/incidents", name].iter().collect();
+    let dir = tempfile::tempdir().unwrap();
+    copy(&source, dir.path());
+    let before = run(dir.path());
+    assert!(before.document.unparsed.is_empty(), "{:?}", before.document.unparsed);
+    let all: Vec<String> = before
+        .document
+        .findings
+        .iter()
+        .map(|f| {
+            format!(
+                "{} {} {}:{}:{} fix {:?}",
+                f.rule,
+                f.cause,
+                f.file,
+                f.line,
+                f.column,
+                f.fix.as_ref().map(|fix| fix.safe)
+            )
+        })
+        .collect();
+    for (rule, cause, file, line, column) in expected {
+        let found = before.document.findings.iter().any(|finding| {
+            finding.rule == *rule
+                && finding.cause.id() == *cause
+                && finding.file.ends_with(file)
+                && (finding.line, finding.column) == (*line, *column)
+        });
+        assert!(found, "{name}: {rule} ({cause}) at {file}:{line}:{column} is not among\n{}", all.join("\n"));
+    }
+    for change in before.changes(true) {
+        fs::write(&change.path, &change.after).unwrap();
+    }
+    let after = run(dir.path());
+    let (old, new) = (rules_at(&before, dir.path()), rules_at(&after, dir.path()));
+    for (rule, _, file, ..) in expected {
+        let still = new.iter().any(|(known, at)| known == rule && at.ends_with(file));
+        let text = fs::read_to_string(dir.path().join(file)).unwrap();
+        assert!(!still, "{name}: {rule} is still in {file} after the fix:\n{text}");
+    }
+    let brought: Vec<_> = new.difference(&old).collect();
+    assert!(brought.is_empty(), "{name}: the fix brought {brought:?}");
+    assert!(after.document.unparsed.is_empty(), "{name}: {:?}", after.document.unparsed);
+}
+
+#[test]
+fn gitlab_pid1() {
+    incident(
+        "gitlab-pid1",
+        &[
+            ("shell-form-command", "signal-not-delivered", "gitlab-workhorse/Dockerfile", 10, 1),
+            ("script-without-exec", "signal-not-delivered", "gitlab-workhorse/scripts/start-workhorse", 7, 1),
+            ("neighbour-leaves-first", "peer-down", "deploy.yaml", 26, 17),
+        ],
+    );
+}
+
+#[test]
+fn passenger_sigterm() {
+    incident(
+        "passenger-sigterm",
+        &[
+            ("stop-signal-cuts", "cut-mid-response", "Dockerfile", 6, 1),
+            ("prestop-missing", "refused-while-routed", "deploy.yaml", 13, 15),
+            ("trap-outlasts-grace", "killed-at-deadline", "bin/worker", 3, 1),
+            ("scale-down-faster-than-drain", "cut-mid-response", "deploy.yaml", 52, 9),
+        ],
+    );
+}
+
+#[test]
+fn taskcluster_glb() {
+    incident(
+        "taskcluster-glb",
+        &[
+            ("keepalive-order", "idle-close-race", "src/main.js", 9, 1),
+            ("stop-signal-cuts", "cut-mid-response", "src/main.js", 11, 29),
+            ("prestop-missing", "refused-while-routed", "k8s.yaml", 18, 17),
+            ("neg-missing", "refused-while-routed", "k8s.yaml", 31, 9),
+            ("drain-timeout-missing", "cut-mid-response", "k8s.yaml", 44, 9),
+            ("scale-down-faster-than-drain", "cut-mid-response", "k8s.yaml", 70, 9),
+            ("forced-restart", "crash-restart", "k8s.yaml", 89, 9),
+        ],
+    );
+}
+
+#[test]
+fn gke_keepalive() {
+    incident(
+        "gke-keepalive",
+        &[
+            ("socket-timeout-not-keepalive", "idle-close-race", "server.js", 11, 3),
+            ("keepalive-order", "idle-close-race", "server.js", 3, 1),
+        ],
+    );
+}

@@ -1,0 +1,377 @@
+//! From what was seen of a loss, and what its server was at that moment, to its cause: the attribution matrix. A time that fits is never
+//! enough: the server has to be the one that the request went to.
+
+use lameduck_core::Cause;
+use serde::Serialize;
+
+use crate::books::{Books, Loss};
+use crate::record::{Place, Signal};
+use crate::time::{Micros, SECOND};
+use crate::world::{Life, State, World};
+
+/// A close this soon after the request began met it on its way: nothing had been worked on.
+const QUICK: Micros = 100_000;
+/// How near a server's other answers must be to show that it lived.
+const NEAR: Micros = 3 * SECOND;
+
+/// How sure a cause is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// The evidence of this very request decides.
+    Proven,
+    /// What was seen has one explanation in the state that its server was in.
+    Likely,
+    /// It does not decide.
+    Open,
+}
+
+/// A cause with its grounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// The cause.
+    pub cause: Cause,
+    /// How sure.
+    pub confidence: Confidence,
+    /// The evidence that decided; for `unknown`, what is missing.
+    pub grounds: &'static str,
+}
+
+const fn proven(cause: Cause, grounds: &'static str) -> Verdict {
+    Verdict { cause, confidence: Confidence::Proven, grounds }
+}
+
+const fn likely(cause: Cause, grounds: &'static str) -> Verdict {
+    Verdict { cause, confidence: Confidence::Likely, grounds }
+}
+
+const fn open(missing: &'static str) -> Verdict {
+    Verdict { cause: Cause::Unknown, confidence: Confidence::Open, grounds: missing }
+}
+
+/// What the logs themselves show of a server around a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Around {
+    /// It answered shortly before and shortly after, and nobody was refused in between.
+    lived: bool,
+    /// Connections to it were refused shortly after.
+    refused: bool,
+    /// It had never answered before, though the log goes back.
+    new: bool,
+}
+
+/// Moments at which each server refused a connection, for those who ask about its neighbours.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    by_backend: std::collections::HashMap<u32, Vec<Micros>>,
+}
+
+impl Refusals {
+    /// From all losses, in order of time.
+    pub fn of(books: &Books) -> Refusals {
+        let mut by_backend = std::collections::HashMap::<u32, Vec<Micros>>::new();
+        for loss in &books.losses {
+            if matches!(
+                loss.signal,
+                Signal::Refused | Signal::ConnectFailed | Signal::Unroutable | Signal::ConnectTimeout
+            ) {
+                by_backend.entry(loss.backend).or_default().push(loss.end);
+            }
+        }
+        Refusals { by_backend }
+    }
+
+    fn within(&self, backend: u32, from: Micros, to: Micros) -> bool {
+        let Some(moments) = self.by_backend.get(&backend) else { return false };
+        let first = moments.partition_point(|moment| *moment < from);
+        moments.get(first).is_some_and(|moment| *moment <= to)
+    }
+}
+
+fn around(loss: &Loss, books: &Books, refusals: &Refusals) -> Around {
+    let Some(backend) = books.backends.get(&loss.backend).filter(|_| loss.backend > 1) else {
+        return Around::default();
+    };
+    let at = loss.end;
+    let refused = refusals.within(loss.backend, at - SECOND, at + NEAR);
+    let (before, after) = (backend.answered_between(at - NEAR, at), backend.answered_between(at + 1, at + NEAR));
+    let new = !backend.answered_between(at - 600 * SECOND, at) && backend.answered_between(at, at + 600 * SECOND);
+    Around { lived: before && after && !refused, refused, new }
+}
+
+/// Gives a loss its cause.
+pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -> (Verdict, Vec<Place>) {
+    let address = books.symbols.text(loss.backend);
+    let life = if address.is_empty() { None } else { world.at(&address, loss.end) };
+    let state = life.map_or(State::Unknown, |life| life.state(loss.end));
+    let around = around(loss, books, refusals);
+    let verdict = match loss.signal {
+        Signal::ClosedIdle => closed_idle(state),
+        Signal::ClosedUnanswered => read_and_closed(state, life, loss),
+        Signal::Refused | Signal::ConnectFailed if loss.same_pod => {
+            proven(Cause::PeerDown, "refused by the neighbour in the same pod")
+        }
+        Signal::Refused | Signal::ConnectFailed => refused(loss, state, around),
+        Signal::Unroutable => proven(Cause::GoneAddress, "no way to the address: it no longer exists"),
+        Signal::ConnectTimeout | Signal::Silent => silent(state),
+        Signal::ClosedBeforeAnswer => closed(loss, state, life, around),
+        Signal::CutMidAnswer => cut(state, life, loss),
+        Signal::Timeout => match state {
+            State::Stopped(_) => likely(Cause::GoneAddress, "no answer from a pod that had ended"),
+            State::Alive
+            | State::Terminating(_)
+            | State::Killed
+            | State::Crashed
+            | State::Starting
+            | State::Unknown => proven(Cause::BackendTimeout, "the hop gave up waiting for the answer"),
+        },
+        Signal::NoServer => no_server(loss, books, world),
+        Signal::Overload => proven(Cause::Overload, "the hop's own limit or queue was full"),
+        Signal::AppError => proven(Cause::AppError, "a whole answer, sent by the server itself"),
+        Signal::Failed => failed(loss),
+        Signal::Answered | Signal::Policy | Signal::ClientLeft => open("missing: this is no loss"),
+    };
+    (verdict, life.map(|life| life.cites.iter().take(3).copied().collect()).unwrap_or_default())
+}
+
+fn closed_idle(state: State) -> Verdict {
+    match state {
+        State::Terminating(_) | State::Stopped(_) => {
+            proven(Cause::IdleCloseRace, "idle connections were closed at the stop, a request on its way")
+        }
+        State::Crashed => proven(Cause::CrashRestart, "the process ended by itself and its idle connections with it"),
+        State::Killed => proven(Cause::KilledAtDeadline, "SIGKILL closed the idle connection"),
+        State::Alive | State::Starting | State::Unknown => {
+            proven(Cause::IdleCloseRace, "the server's close left before a byte of the request had reached it")
+        }
+    }
+}
+
+/// The deadline's two forms: a server that served on as if nothing had been said never heard of it.
+fn killed(life: Option<&Life>) -> Verdict {
+    match life {
+        Some(life) if life.app_stop.is_some() => {
+            likely(Cause::KilledAtDeadline, "cut by SIGKILL at the end of the grace; its log says that it was stopping")
+        }
+        Some(_) | None => likely(Cause::KilledAtDeadline, "cut by SIGKILL at the end of the grace"),
+    }
+}
+
+fn read_and_closed(state: State, life: Option<&Life>, loss: &Loss) -> Verdict {
+    match state {
+        State::Killed => killed(life),
+        State::Crashed => {
+            proven(Cause::CrashRestart, "the process, or its worker, ended by itself with the request read")
+        }
+        State::Terminating(_) | State::Stopped(_) => {
+            proven(Cause::CutMidResponse, "closed while stopping, with the request read and no answer sent")
+        }
+        State::Alive | State::Starting | State::Unknown => {
+            let _ = loss;
+            proven(Cause::CutMidResponse, "the server had the request and closed without a byte of an answer")
+        }
+    }
+}
+
+fn refused(loss: &Loss, state: State, around: Around) -> Verdict {
+    let slow = loss.signal == Signal::ConnectFailed && loss.took.is_some_and(|took| took > SECOND);
+    match state {
+        State::Terminating(_) if slow => {
+            likely(Cause::GoneAddress, "connecting went unanswered while the pod was ending")
+        }
+        State::Terminating(_) => likely(Cause::RefusedWhileRouted, "refused by a pod that had been told to stop"),
+        State::Stopped(_) | State::Killed if slow => {
+            likely(Cause::GoneAddress, "connecting went unanswered after the pod had ended")
+        }
+        State::Stopped(_) | State::Killed => {
+            likely(Cause::RefusedWhileRouted, "refused after the pod had ended; routing still sent")
+        }
+        State::Crashed => likely(Cause::CrashRestart, "refused after an end that nobody asked for"),
+        State::Starting => likely(Cause::NotReadyYet, "refused before the pod was ready"),
+        State::Alive => open("refused by a pod that runs and was not told to stop; missing: its own log"),
+        State::Unknown if around.new && loss.signal == Signal::Refused => {
+            likely(Cause::NotReadyYet, "refused by an address that had never answered and did so later")
+        }
+        State::Unknown => open("connect failed; missing: the server's state then (kubectl get pods,events -o json)"),
+    }
+}
+
+fn silent(state: State) -> Verdict {
+    match state {
+        State::Stopped(_) | State::Killed | State::Terminating(_) => {
+            likely(Cause::GoneAddress, "the address was silent while or after its pod ended")
+        }
+        State::Alive => likely(Cause::Overload, "connecting went unanswered by a pod that runs: its backlog was full"),
+        State::Crashed => likely(Cause::GoneAddress, "the address was silent after a crash"),
+        State::Starting => likely(Cause::NotReadyYet, "connecting went unanswered before the pod was ready"),
+        State::Unknown => {
+            open("connecting went unanswered; missing: whether the pod still existed (kubectl get pods,events -o json)")
+        }
+    }
+}
+
+fn closed(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Verdict {
+    let elapsed = loss.server_took.or(loss.took);
+    let quick = elapsed.map(|elapsed| elapsed <= QUICK);
+    match (state, quick) {
+        (State::Killed, _) => killed(life),
+        (State::Crashed, _) => likely(Cause::CrashRestart, "closed as the process, or its worker, ended by itself"),
+        (State::Terminating(_) | State::Stopped(_), Some(true)) => likely(
+            Cause::IdleCloseRace,
+            "closed at once by a pod that was stopping: an idle connection, closed at the stop",
+        ),
+        (State::Terminating(_) | State::Stopped(_), Some(false)) => {
+            likely(Cause::CutMidResponse, "closed by a pod that was stopping, after it had had the request for a while")
+        }
+        (State::Terminating(_) | State::Stopped(_), None) => {
+            open("closed by a pod that was stopping; missing: how long the request had been with it")
+        }
+        (State::Alive, Some(true)) if !around.refused => {
+            likely(Cause::IdleCloseRace, "closed at once by a pod that lived on: its idle timeout met the request")
+        }
+        (State::Alive, Some(false)) if !around.refused => {
+            likely(Cause::CutMidResponse, "given up by a pod that lived on, after it had had the request for a while")
+        }
+        (State::Unknown | State::Starting, Some(true)) if around.lived => {
+            likely(Cause::IdleCloseRace, "closed at once by a server that answered others just before and just after")
+        }
+        (_, _) if around.refused => open(
+            "closed, and connecting refused right after: the process ended; missing: whether it was told to (kubectl get events,pods -o json)",
+        ),
+        (State::Alive | State::Unknown | State::Starting, _) => {
+            open("closed before an answer: an idle close or an end; missing: the server's state then, or a capture")
+        }
+    }
+}
+
+fn cut(state: State, life: Option<&Life>, loss: &Loss) -> Verdict {
+    match state {
+        State::Killed => killed(life),
+        State::Crashed => likely(Cause::CrashRestart, "cut as the process, or its worker, ended by itself"),
+        State::Alive | State::Starting | State::Unknown => {
+            let _ = loss;
+            proven(Cause::CutMidResponse, "only a part of the answer was sent")
+        }
+        State::Terminating(_) | State::Stopped(_) => {
+            proven(Cause::CutMidResponse, "only a part of the answer was sent by a pod that was stopping")
+        }
+    }
+}
+
+/// Nobody to send it to. That pods were being replaced then coincides; what decides is the state of the service's own pods.
+fn no_server(loss: &Loss, books: &Books, world: &World) -> Verdict {
+    let service = books.symbols.text(loss.service);
+    let own: Vec<&Life> =
+        world.lives.iter().filter(|life| !life.name.is_empty() && belongs(&life.name, &service)).collect();
+    let states: Vec<State> = own.iter().map(|life| life.state(loss.end)).collect();
+    let some = |wanted: fn(&State) -> bool| states.iter().any(wanted);
+    if states.is_empty() {
+        open(
+            "no server to send it to; missing: the states of the service's pods (kubectl get pods,endpointslices -o json)",
+        )
+    } else if some(|state| *state == State::Alive) {
+        open("no server to send it to, though a pod ran; missing: its readiness probe's history")
+    } else if some(|state| *state == State::Starting) {
+        likely(Cause::NotReadyYet, "every pod of the service was still starting")
+    } else if some(|state| *state == State::Crashed) {
+        likely(Cause::CrashRestart, "every pod of the service had ended by itself")
+    } else {
+        open("no server to send it to; missing: the states of the service's pods then")
+    }
+}
+
+/// `ns-web-80` and `web-7d4b9c-x2x` are of one service, by the names that workloads give.
+fn belongs(pod: &str, service: &str) -> bool {
+    let stem = pod.rsplit('-').skip(if pod.matches('-').count() >= 2 { 2 } else { 1 }).collect::<Vec<_>>();
+    let stem = stem.into_iter().rev().collect::<Vec<_>>().join("-");
+    !stem.is_empty()
+        && service
+            .split(['|', '_', '/', '.'])
+            .any(|part| part == stem || part.contains(&format!("-{stem}-")) || part.ends_with(&format!("-{stem}")))
+}
+
+fn failed(loss: &Loss) -> Verdict {
+    match loss.status {
+        503 => open("503 by the hop; missing: why (its error log)"),
+        504 => likely(Cause::BackendTimeout, "504 by the hop"),
+        _ => open(
+            "the hop's log does not tell a refused connection from a closed one; missing: its error log, or a capture",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Event, EventKind, Hop, Line, PodFacts};
+
+    const T: Micros = 1_795_284_000 * SECOND;
+    const POD: &str = "web-7d4b9c-x2x";
+
+    /// One loss at `T` at a pod that lives as told.
+    fn check(signal: Signal, took_ms: i64, events: &[(i64, EventKind)], expect: Cause) {
+        let mut books = Books::default();
+        let facts = PodFacts {
+            name: POD.into(),
+            ip: Some("10.8.1.7".into()),
+            started: Some(T - 3600 * SECOND),
+            ready: Some(T - 3500 * SECOND),
+            ..PodFacts::default()
+        };
+        books.enter(Place::default(), 0, Line::Pod(Box::new(facts)));
+        for (seconds, kind) in events {
+            let event =
+                Event { at: T + seconds * SECOND, kind: *kind, subject: format!("Pod/{POD}"), words: String::new() };
+            books.enter(Place::default(), 0, Line::Events(vec![event]));
+        }
+        let took = Some(took_ms * 1000);
+        let hop = Hop { signal, status: 502, end: Some(T), took, backend: b"10.8.1.7:80", ..Hop::EMPTY };
+        books.enter(Place::default(), 0, Line::Hop(hop));
+        books.close();
+        let world = World::build(&books, &[]);
+        let (verdict, _) = verdict(&books.losses[0], &books, &world, &Refusals::of(&books));
+        assert_eq!(verdict.cause, expect, "{signal:?} {took_ms} ms {events:?}: {}", verdict.grounds);
+    }
+
+    #[test]
+    fn the_matrix() {
+        use EventKind::{Crashed, Ended, GraceExceeded, Stopping};
+        check(Signal::ClosedBeforeAnswer, 4, &[], Cause::IdleCloseRace);
+        check(Signal::ClosedBeforeAnswer, 4, &[(-2, Stopping)], Cause::IdleCloseRace);
+        check(Signal::ClosedBeforeAnswer, 4000, &[(-5, Stopping)], Cause::CutMidResponse);
+        check(Signal::ClosedBeforeAnswer, 4000, &[(-30, Stopping), (0, GraceExceeded)], Cause::KilledAtDeadline);
+        check(Signal::ClosedBeforeAnswer, 4000, &[(0, Crashed)], Cause::CrashRestart);
+        check(Signal::Refused, 1, &[(-5, Stopping)], Cause::RefusedWhileRouted);
+        check(Signal::Refused, 1, &[(-50, Stopping), (-20, Ended)], Cause::RefusedWhileRouted);
+        check(Signal::Refused, 1, &[(-1, Crashed)], Cause::CrashRestart);
+        check(Signal::Refused, 1, &[], Cause::Unknown);
+        check(Signal::ConnectFailed, 10_000, &[(-50, Stopping), (-20, Ended)], Cause::GoneAddress);
+        check(Signal::ConnectTimeout, 3000, &[], Cause::Overload);
+        check(Signal::Unroutable, 3000, &[], Cause::GoneAddress);
+        check(Signal::CutMidAnswer, 500, &[(-5, Stopping)], Cause::CutMidResponse);
+        check(Signal::Timeout, 30_000, &[], Cause::BackendTimeout);
+        check(Signal::Overload, 0, &[], Cause::Overload);
+        check(Signal::AppError, 0, &[], Cause::AppError);
+        check(Signal::Failed, 4, &[(-2, Stopping)], Cause::Unknown);
+    }
+
+    #[test]
+    fn a_time_that_fits_at_another_pod_names_nothing() {
+        let mut books = Books::default();
+        let event = Event { at: T, kind: EventKind::Stopping, subject: "Pod/other".into(), words: String::new() };
+        books.enter(Place::default(), 0, Line::Events(vec![event]));
+        let hop = Hop { signal: Signal::Refused, end: Some(T), backend: b"10.8.1.7:80", ..Hop::EMPTY };
+        books.enter(Place::default(), 0, Line::Hop(hop));
+        books.close();
+        let world = World::build(&books, &[]);
+        let (verdict, _) = verdict(&books.losses[0], &books, &world, &Refusals::of(&books));
+        assert_eq!((verdict.cause, verdict.confidence), (Cause::Unknown, Confidence::Open));
+    }
+
+    #[test]
+    fn services_and_their_pods() {
+        assert!(belongs(POD, "shop-web-80"));
+        assert!(belongs(POD, "outbound|80||web.shop.svc.cluster.local"));
+        assert!(!belongs(POD, "shop-webhook-80"));
+    }
+}

@@ -1,0 +1,243 @@
+//! Attempts are not requests: remarks join the access line they are about, and what several hops saw of one request is one loss.
+
+use std::collections::HashMap;
+
+use crate::books::{Books, Loss, Remark};
+use crate::read;
+use crate::record::Signal;
+use crate::time::{Micros, SECOND};
+
+/// How far a remark may be from its access line: both are stamped to the second, and the remark comes first.
+const REMARK: Micros = 2 * SECOND;
+/// How far two hops' accounts of one request, without an id, may be apart at its end.
+const HOPS: Micros = 50_000;
+
+/// What joining did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Joined {
+    /// Remarks about attempts that a later one made good.
+    pub masked: u64,
+    /// Losses that another hop had told of too.
+    pub duplicates: u64,
+    /// Clocks: input, input, how far the second is ahead, from how many requests.
+    pub offsets: Vec<(u16, u16, Micros, u64)>,
+}
+
+/// Joins all that belongs together.
+pub fn join(books: &mut Books) -> Joined {
+    let mut joined = Joined::default();
+    remarks(books, &mut joined);
+    offsets(books, &mut joined);
+    hops(books, &mut joined);
+    books.losses.sort_by_key(|loss| (loss.end, loss.place));
+    joined
+}
+
+fn remarks(books: &mut Books, joined: &mut Joined) {
+    let mut by_request: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (place, remark) in books.remarks.iter().enumerate() {
+        by_request.entry(remark.request_key).or_default().push(place);
+    }
+    let mut used = vec![false; books.remarks.len()];
+    for loss in books.losses.iter_mut().filter(|loss| loss.weight == 1 && loss.packets.is_none()) {
+        let Some(places) = by_request.get(&loss.request_key) else { continue };
+        let first = places.partition_point(|place| books.remarks[*place].at < loss.end - REMARK);
+        let mut taken = 0;
+        for place in &places[first..] {
+            let remark = &books.remarks[*place];
+            if remark.at > loss.end + REMARK || taken >= loss.attempts {
+                break;
+            }
+            let same_server = loss.backend <= 1 || remark.backend == loss.backend || loss.attempts > 1;
+            if used[*place] || !same_server || remark.client_key != loss.client_key {
+                continue;
+            }
+            used[*place] = true;
+            taken += 1;
+            loss.also.push(remark.place);
+            // The last attempt is the one that the client saw.
+            if remark.signal.tells() >= loss.signal.tells() || loss.signal == Signal::AppError {
+                loss.signal = remark.signal;
+                loss.detail = remark.detail;
+            }
+            if remark.backend > 1 {
+                loss.backend = remark.backend;
+            }
+        }
+    }
+    let has_access = books.inputs.iter().any(|input| {
+        input.formats.iter().enumerate().any(|(format, lines)| {
+            *lines > 0
+                && matches!(read::name(format), "nginx" | "nginx-json" | "ingress-nginx" | "caddy" | "given")
+                && input.requests > 0
+        })
+    });
+    let left: Vec<Remark> =
+        books.remarks.iter().zip(&used).filter(|(_, used)| !**used).map(|(remark, _)| remark.clone()).collect();
+    if has_access {
+        // Its request's own line says that it was answered after all.
+        joined.masked += left.len() as u64;
+        return;
+    }
+    // Without an access log each remark is all there is of its request.
+    let format = read::by_id("nginx-error").unwrap_or(0) as u8;
+    for remark in left {
+        books.add(alone(&remark, format));
+    }
+}
+
+fn alone(remark: &Remark, format: u8) -> Loss {
+    Loss {
+        place: remark.place,
+        format,
+        end: remark.at,
+        took: None,
+        server_took: None,
+        status: 0,
+        signal: remark.signal,
+        backend: remark.backend,
+        service: 0,
+        route: remark.route,
+        detail: remark.detail,
+        id: "".into(),
+        request_key: remark.request_key,
+        client_key: remark.client_key,
+        attempts: 1,
+        same_pod: false,
+        weight: 1,
+        also: Vec::new(),
+        packets: None,
+    }
+}
+
+/// From requests that two inputs name by the same id: how far their clocks are apart.
+fn offsets(books: &Books, joined: &mut Joined) {
+    let mut ends: HashMap<&str, Vec<(u16, Micros)>> = HashMap::new();
+    for loss in books.losses.iter().filter(|loss| !loss.id.is_empty()) {
+        ends.entry(&loss.id).or_default().push((loss.place.input, loss.end));
+    }
+    let mut apart: HashMap<(u16, u16), Vec<Micros>> = HashMap::new();
+    for mut seen in ends.into_values() {
+        seen.sort_unstable();
+        for pair in seen.windows(2) {
+            let ((first, a), (second, b)) = (pair[0], pair[1]);
+            if first != second {
+                apart.entry((first, second)).or_default().push(b - a);
+            }
+        }
+    }
+    for ((first, second), mut gaps) in apart {
+        gaps.sort_unstable();
+        joined.offsets.push((first, second, gaps[gaps.len() / 2], gaps.len() as u64));
+    }
+    joined.offsets.sort_unstable();
+}
+
+/// One loss a request: the account that tells most stays, the others are cited.
+fn hops(books: &mut Books, joined: &mut Joined) {
+    let mut by_id: HashMap<String, usize> = HashMap::new();
+    let mut by_backend: HashMap<(u32, u64), Vec<usize>> = HashMap::new();
+    let mut kept: Vec<Loss> = Vec::with_capacity(books.losses.len());
+    let several = books.inputs.iter().filter(|input| input.requests > 0).count() > 1;
+    for loss in std::mem::take(&mut books.losses) {
+        if !several || loss.weight > 1 {
+            kept.push(loss);
+            continue;
+        }
+        let same = if loss.id.is_empty() { None } else { by_id.get(&*loss.id).copied() };
+        let same = same.filter(|place| kept[*place].place.input != loss.place.input).or_else(|| {
+            // Without an id on one side: the same request at the same server, ending at the same moment, in another input.
+            let near = by_backend.get(&(loss.backend, loss.request_key))?;
+            near.iter().rev().take(8).copied().find(|place| {
+                let other = &kept[*place];
+                let no_id = other.id.is_empty() || loss.id.is_empty();
+                no_id
+                    && loss.backend > 1
+                    && other.place.input != loss.place.input
+                    && (other.end - loss.end).abs() <= HOPS
+            })
+        });
+        let Some(place) = same else {
+            if !loss.id.is_empty() {
+                by_id.insert(loss.id.to_string(), kept.len());
+            }
+            by_backend.entry((loss.backend, loss.request_key)).or_default().push(kept.len());
+            kept.push(loss);
+            continue;
+        };
+        joined.duplicates += 1;
+        let other = &mut kept[place];
+        let mut poorer = loss;
+        if poorer.signal.tells() > other.signal.tells() {
+            std::mem::swap(&mut poorer, other);
+        }
+        other.also.push(poorer.place);
+        other.also.extend(poorer.also);
+        // The client's view: the longest time, and the status that was sent to it.
+        if poorer.took > other.took {
+            other.took = poorer.took;
+            other.status = if poorer.status == 0 { other.status } else { poorer.status };
+        }
+        if other.backend <= 1 {
+            other.backend = poorer.backend;
+        }
+        if other.service == 0 {
+            other.service = poorer.service;
+        }
+    }
+    books.losses = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::{Context, FORMATS, by_id};
+    use crate::record::Place;
+
+    fn enter(books: &mut Books, input: u16, line: u64, format: &str, text: &str) {
+        let place = by_id(format).unwrap();
+        let said = (FORMATS[place].read)(text.as_bytes(), Context::default()).expect(text);
+        books.enter(Place { input, line }, place as u8, said);
+    }
+
+    #[test]
+    fn an_error_line_says_why_and_is_no_second_loss() {
+        let mut books = Books::default();
+        let access = FORMATS[by_id("ingress-nginx").unwrap()].example;
+        let error = FORMATS[by_id("nginx-error").unwrap()].example;
+        enter(&mut books, 0, 7, "nginx-error", error);
+        enter(&mut books, 1, 3, "ingress-nginx", access);
+        books.close();
+        join(&mut books);
+        let seen: Vec<_> = books.losses.iter().map(|loss| (loss.signal, loss.also.len())).collect();
+        assert_eq!(seen, [(Signal::ClosedBeforeAnswer, 1)]);
+    }
+
+    #[test]
+    fn two_hops_saw_one_request() {
+        let mut books = Books::default();
+        let envoy = FORMATS[by_id("envoy-json").unwrap()].example;
+        enter(&mut books, 0, 1, "envoy-json", envoy);
+        enter(
+            &mut books,
+            1,
+            1,
+            "envoy-json",
+            &envoy.replace("URX,UF", "-").replace("upstream_reset_before", "via_upstream"),
+        );
+        books.close();
+        let joined = join(&mut books);
+        assert_eq!((books.losses.len(), joined.duplicates), (1, 1));
+        assert_eq!(books.losses[0].signal, Signal::Refused);
+    }
+
+    #[test]
+    fn a_retried_attempt_that_was_answered_is_masked() {
+        let mut books = Books::default();
+        enter(&mut books, 0, 7, "nginx-error", FORMATS[by_id("nginx-error").unwrap()].example);
+        let ok = FORMATS[by_id("ingress-nginx").unwrap()].example.replace(" 502 150", " 200 150");
+        enter(&mut books, 1, 3, "ingress-nginx", &ok);
+        books.close();
+        assert_eq!((join(&mut books).masked, books.losses.len()), (1, 0));
+    }
+}
