@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use lameduck_core::budget::{Budget, Shares};
+use lameduck_core::front::Command;
 use lameduck_run::machine::{Action, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Seen, State, Time, step};
 use lameduck_run::signal::{Rewrites, Signal};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -26,6 +27,7 @@ struct Input {
     pre_stop: bool,
     stop_command: bool,
     suspend_self: bool,
+    front: bool,
     events: Vec<(u16, Happening)>,
 }
 
@@ -40,6 +42,7 @@ enum Happening {
         ago_ms: Option<u16>,
         sent_ago_ms: Option<u16>,
         in_flight: u8,
+        connections: u8,
     },
     PreStopEnded,
     StopCommandEnded(bool),
@@ -86,6 +89,7 @@ fn policy(input: &Input) -> Option<Policy> {
         pre_stop: input.pre_stop,
         stop_command: input.stop_command,
         suspend_self: input.suspend_self,
+        front: input.front,
     })
 }
 
@@ -103,7 +107,10 @@ fn place(state: State) -> u8 {
 
 struct Watch {
     machine: Machine,
+    policy: Policy,
     exits: u32,
+    /// The front was told to close.
+    closed: bool,
 }
 
 impl Watch {
@@ -113,9 +120,20 @@ impl Watch {
         assert!(place(machine.state()) >= place(before), "{before:?} to {:?} by {event:?}", machine.state());
         assert!(!actions.is_full(), "{event:?} in {before:?} filled the actions");
         for action in actions.iter() {
-            if let Action::Exit(status) = action {
-                self.exits += 1;
-                assert_eq!(machine.state(), State::Exited { status });
+            match action {
+                Action::Exit(status) => {
+                    self.exits += 1;
+                    assert_eq!(machine.state(), State::Exited { status });
+                }
+                Action::TellFront(command) => {
+                    assert!(self.policy.front, "there is none");
+                    self.closed |= command == Command::Close;
+                }
+                Action::SignalMain(_) | Action::SignalOthers(_) | Action::RunStopCommand => {
+                    let front = self.policy.front && self.policy.on_stop == OnStop::Drain;
+                    assert!(!front || self.closed, "{action:?} before the front was told to close");
+                }
+                _ => {}
             }
         }
         assert_eq!(self.exits, u32::from(matches!(machine.state(), State::Exited { .. })), "one exit, once");
@@ -125,7 +143,7 @@ impl Watch {
 
 fuzz_target!(|input: Input| {
     let Some(policy) = policy(&input) else { return };
-    let mut watch = Watch { machine: Machine::new(policy), exits: 0 };
+    let mut watch = Watch { machine: Machine::new(policy), policy, exits: 0, closed: false };
     let mut now = Duration::ZERO;
     for (after_ms, happening) in &input.events {
         now += Duration::from_millis(u64::from(*after_ms));
@@ -134,11 +152,12 @@ fuzz_target!(|input: Input| {
             Happening::StartFailed(status) => Event::StartFailed { status },
             Happening::Signal(number) => Event::Signal(signal(number)),
             Happening::DrainRequested => Event::DrainRequested,
-            Happening::Traffic { listeners, ago_ms, sent_ago_ms, in_flight } => Event::Traffic(Seen {
+            Happening::Traffic { listeners, ago_ms, sent_ago_ms, in_flight, connections } => Event::Traffic(Seen {
                 listeners: listeners.map(u32::from),
                 last_arrival: ago_ms.map(|ago| now.saturating_sub(Duration::from_millis(u64::from(ago)))),
                 last_sent: sent_ago_ms.map(|ago| now.saturating_sub(Duration::from_millis(u64::from(ago)))),
                 in_flight: u32::from(in_flight),
+                connections: u32::from(connections),
             }),
             Happening::PreStopEnded => Event::PreStopEnded,
             Happening::StopCommandEnded(success) => Event::StopCommandEnded { success },

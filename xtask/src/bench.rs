@@ -1,5 +1,7 @@
 //! Performance claims, side by side with their peers in one run. Ratios carry between machines; the figures do not.
 
+mod front;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -41,7 +43,8 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
         "check" => bench_check::check(&lameduck)?,
         "init" => init(&lameduck)?,
         "early-term" => early_term(&lameduck)?,
-        _ => bail!("no benchmark is called {name:?}; there are init, early-term and check"),
+        "front" => front::front(&lameduck)?,
+        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front and check"),
     };
     show(&rows);
     if let Some(file) = file {

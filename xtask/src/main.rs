@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench`.
+//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -8,8 +8,11 @@
 
 mod bench;
 mod bench_check;
+mod built;
+mod matrix;
 mod packages;
 mod slim;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -19,7 +22,14 @@ cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
   slim                       The static build for images: prints its path and its size.
-  bench NAME [--json FILE]   A performance claim against its peers: init, early-term, check.
+  bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check.
+  matrix [--runs 4] [--rate 500] [--seconds 17] [--servers a,b] [--profiles a,b]
+         [--mode front|front-killed|observe|plain] [--json FILE]
+                             Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are
+                             not made again. Fails where a request was lost or a stop took too long.
+  soak [--minutes 10] [--rate 60] [--seed N] [--json FILE]
+                             The front between an app and clients that fail in every way there is, so many sessions a
+                             second. Fails where anything is left of them: descriptors, memory, an entry in the books.
 ";
 
 fn main() -> ExitCode {
@@ -43,6 +53,8 @@ fn run() -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }),
         "bench" => bench::bench(&rest),
+        "matrix" => matrix::matrix(&rest),
+        "soak" => soak::soak(&rest),
         _ => {
             eprint!("{HELP}");
             Ok(ExitCode::from(2))

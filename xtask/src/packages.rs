@@ -9,7 +9,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 16] = [
     Need { program: "python3", package: "python3" },
     Need { program: "bash", package: "bash" },
     Need { program: "setsid", package: "util-linux" },
@@ -19,11 +19,13 @@ const NEEDS: [Need; 14] = [
     Need { program: "dumb-init", package: "dumb-init" },
     Need { program: "catatonit", package: "catatonit" },
     Need { program: "nginx", package: "nginx-light" },
+    Need { program: "haproxy", package: "haproxy" },
     Need { program: "puma", package: "puma" },
     Need { program: "node", package: "nodejs" },
     Need { program: "go", package: "golang-go" },
     Need { program: "gunicorn", package: "gunicorn" },
     Need { program: "uvicorn", package: "uvicorn" },
+    Need { program: "passenger", package: "passenger" },
 ];
 
 /// Makes sure they are there: as root by installing Debian's packages, else by saying which are missing. A test without its

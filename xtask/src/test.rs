@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context;
 
-use crate::{packages, slim};
+use crate::{packages, slim, soak};
 
 /// The project's root.
 pub fn root() -> PathBuf {
@@ -30,7 +30,7 @@ pub fn test() -> anyhow::Result<ExitCode> {
     // Two tests at a time: they measure times, and machines with two cores are common.
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "2", "--show-output"]);
-    command.env("LAMEDUCK_SLIM", slim).env_remove("RUSTFLAGS").current_dir(root());
+    command.env("LAMEDUCK_SLIM", &slim).env_remove("RUSTFLAGS").current_dir(root());
     command.stdout(Stdio::piped());
     let mut child = command.spawn().context("cargo test")?;
     if let Some(stdout) = child.stdout.take() {
@@ -44,6 +44,7 @@ pub fn test() -> anyhow::Result<ExitCode> {
     }
     let status = child.wait()?;
     counts.check_fuzz_targets();
+    counts.check_soak(&slim);
     println!();
     let passed = counts.passed.saturating_sub(counts.skipped);
     println!("{passed} passed, {} failed, {} skipped", counts.failed, counts.skipped);
@@ -75,6 +76,16 @@ impl Counts {
         let passes = check.status().is_ok_and(|status| status.success());
         println!("test fuzz_targets_compile ... {}", if passes { "ok" } else { "FAILED" });
         *(if passes { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+
+    /// The soak, for half a minute.
+    fn check_soak(&mut self, slim: &Path) {
+        let result = soak::short(slim);
+        if let Err(left) = &result {
+            println!("{left:#}");
+        }
+        println!("test nothing_is_left_of_a_short_soak ... {}", if result.is_ok() { "ok" } else { "FAILED" });
+        *(if result.is_ok() { &mut self.passed } else { &mut self.failed }) += 1;
     }
 
     /// `test result: ok. 18 passed; 0 failed; ...` of each binary, and a line `SKIPPED name: why` of each skipped test,

@@ -30,6 +30,11 @@ pub enum Connection {
         /// Requests answered on it before.
         requests_before: u32,
     },
+    /// Used together with others at the time: a stream of HTTP/2 beside other streams.
+    Shared {
+        /// Requests answered on it before.
+        requests_before: u32,
+    },
 }
 
 /// How the attempt ended.
@@ -47,6 +52,12 @@ pub enum Ending {
     Rst,
     /// No end of the answer in time.
     TimedOut,
+    /// The server's protocol says that it was not processed and never will be: a stream above the last one of GOAWAY, or
+    /// reset with `REFUSED_STREAM` (RFC 9113, sections 6.8 and 8.7).
+    NotProcessed,
+    /// The server gave up this one exchange by its protocol's own means: a stream's reset, a WebSocket's close code for an
+    /// error, an upgrade that was answered but not granted.
+    Aborted,
     /// Bytes that are not an HTTP answer.
     Malformed,
     /// Still open when the watch ended.
@@ -85,6 +96,8 @@ pub struct ServerSide {
     pub killed: Option<Duration>,
     /// When it exited.
     pub exited: Option<Duration>,
+    /// When one of its processes, not the one that stands for it, was ended without a request to stop.
+    pub part_ended: Option<Duration>,
     /// Whether the server's own evidence (its log, an echo) shows this request.
     pub saw_request: Option<bool>,
 }
@@ -108,11 +121,32 @@ pub fn judge(attempt: &Attempt, server: &ServerSide) -> Verdict {
         Ending::Complete { status } => complete(status),
         Ending::Pending => Verdict { outcome: Outcome::Unknown, grounds: "missing: the end of the exchange" },
         Ending::Malformed => lost(Cause::AppError, "bytes that are not an HTTP answer"),
+        Ending::NotProcessed => not_processed(attempt, server),
+        Ending::Aborted => aborted(attempt, server),
         Ending::Fin | Ending::Rst | Ending::TimedOut => match attempt.connection {
             Connection::Refused => refused(attempt, server),
             Connection::TimedOut => unanswered_handshake(attempt, server),
-            Connection::Fresh | Connection::Reused { .. } => broken(attempt, server),
+            Connection::Fresh | Connection::Reused { .. } | Connection::Shared { .. } => broken(attempt, server),
         },
+    }
+}
+
+fn not_processed(attempt: &Attempt, server: &ServerSide) -> Verdict {
+    if by(server.stop_requested, attempt.ended) {
+        lost(
+            Cause::RefusedWhileRouted,
+            "refused as a stream after the request to stop; the server says it was not processed",
+        )
+    } else {
+        lost(Cause::IdleCloseRace, "refused as a stream: the server was closing the connection, and did not process it")
+    }
+}
+
+fn aborted(attempt: &Attempt, server: &ServerSide) -> Verdict {
+    if by(server.stop_requested, attempt.ended) {
+        lost(Cause::CutMidResponse, "given up by the server in its protocol's own terms, while stopping")
+    } else {
+        lost(Cause::AppError, "given up by the server in its protocol's own terms, though not told to stop")
     }
 }
 
@@ -177,6 +211,14 @@ fn broken(attempt: &Attempt, server: &ServerSide) -> Verdict {
         (_, _, Some(true)) => {
             lost(Cause::CutMidResponse, "closed without an answer; the server's own log shows the request")
         }
+        (Connection::Shared { .. }, Ending::Rst, None) => lost(
+            Cause::Unknown,
+            "RST on a connection that others shared; missing: whether the process had read this request",
+        ),
+        (Connection::Shared { .. }, _, Some(false)) => lost(
+            Cause::IdleCloseRace,
+            "the connection was closed as the request was on its way; the server's own log lacks it",
+        ),
         // A close that crosses the request is answered by RST as the request arrives. One that comes long after it met a
         // connection that was open then: read and aborted, or left unread, look the same from here.
         (Connection::Reused { .. }, Ending::Rst, None) if attempt.ended > attempt.began + SLACK => {
@@ -189,7 +231,7 @@ fn broken(attempt: &Attempt, server: &ServerSide) -> Verdict {
             Cause::IdleCloseRace,
             "FIN on a connection idle since its last answer; the server's own log lacks the request",
         ),
-        (Connection::Reused { .. }, _, None) => {
+        (Connection::Reused { .. } | Connection::Shared { .. }, _, None) => {
             lost(Cause::CutMidResponse, "FIN without RST: the request had been read when the connection was closed")
         }
         (_, Ending::Rst, _) if stopping => lost(
@@ -211,6 +253,13 @@ fn broken(attempt: &Attempt, server: &ServerSide) -> Verdict {
 
 /// The end of the process, where it explains the end of the connection.
 fn died(attempt: &Attempt, server: &ServerSide) -> Option<Verdict> {
+    if let Some(ended) = server.part_ended
+        && attempt.ended + SLACK >= ended
+        && attempt.ended <= ended + SLACK
+        && attempt.ending != Ending::TimedOut
+    {
+        return Some(lost(Cause::CrashRestart, "closed by the end of one of its processes, that nobody asked for"));
+    }
     let exited = server.exited?;
     // The exit explains a close at that time, and a connection that only timed out after it.
     let explains = attempt.ended + SLACK >= exited && attempt.began <= exited + SLACK;
@@ -248,6 +297,7 @@ mod tests {
         reacted: None,
         killed: None,
         exited: None,
+        part_ended: None,
         saw_request: None,
     };
     /// The same, told to stop at 10 s.
@@ -294,6 +344,17 @@ mod tests {
         check(attempt(REUSED, Ending::TimedOut, 0, 9), UP, Cause::BackendTimeout);
         check(attempt(Connection::TimedOut, Ending::TimedOut, 0, 9), UP, Cause::Overload);
         check(attempt(Connection::TimedOut, Ending::TimedOut, 0, 41), DEAF, Cause::GoneAddress);
+        let shared = Connection::Shared { requests_before: 3 };
+        check(attempt(shared, Ending::Rst, 0, 11), STOPPING, Cause::Unknown);
+        check(attempt(shared, Ending::Fin, 0, 11), STOPPING, Cause::CutMidResponse);
+        check(attempt(shared, Ending::Rst, 0, 11), seen(false, STOPPING), Cause::IdleCloseRace);
+        check(attempt(shared, Ending::NotProcessed, 0, 11), STOPPING, Cause::RefusedWhileRouted);
+        check(attempt(shared, Ending::NotProcessed, 0, 9), UP, Cause::IdleCloseRace);
+        check(attempt(shared, Ending::Aborted, 0, 11), STOPPING, Cause::CutMidResponse);
+        check(attempt(shared, Ending::Aborted, 0, 9), UP, Cause::AppError);
+        let part_ended = ServerSide { part_ended: Some(at(9)), ..UP };
+        check(attempt(REUSED, Ending::Rst, 0, 9), part_ended, Cause::CrashRestart);
+        check(attempt(REUSED, Ending::Rst, 0, 11), part_ended, Cause::IdleCloseRace);
         for (status, cause) in
             [(500, Cause::AppError), (503, Cause::Overload), (504, Cause::BackendTimeout), (502, Cause::Unknown)]
         {
@@ -315,6 +376,7 @@ mod tests {
             Just(Connection::Fresh),
             (0u64..100, 1u32..9)
                 .prop_map(|(idle, requests_before)| Connection::Reused { idle: at(idle), requests_before }),
+            (0u32..9).prop_map(|requests_before| Connection::Shared { requests_before }),
         ]
     }
 
@@ -324,6 +386,8 @@ mod tests {
             Just(Ending::Fin),
             Just(Ending::Rst),
             Just(Ending::TimedOut),
+            Just(Ending::NotProcessed),
+            Just(Ending::Aborted),
             Just(Ending::Malformed),
             Just(Ending::Pending),
         ]
@@ -339,9 +403,10 @@ mod tests {
             connection in connection(), ending in ending(), bytes_in in 0u64..3, began in 0u64..60, took in 0u64..30,
             ready in moment(), stop_requested in moment(), killed in moment(), exited in moment(),
             reacted in prop::option::of(any::<bool>()), saw_request in prop::option::of(any::<bool>()),
+            part_ended in moment(),
         ) {
             let attempt = Attempt { began: at(began), ended: at(began + took), connection, ending, bytes_in };
-            let server = ServerSide { ready, stop_requested, reacted, killed, exited, saw_request };
+            let server = ServerSide { ready, stop_requested, reacted, killed, exited, part_ended, saw_request };
             let verdict = judge(&attempt, &server);
             prop_assert!(!verdict.grounds.is_empty());
             let open = matches!(verdict.outcome, Outcome::Unknown | Outcome::Lost { cause: Cause::Unknown });

@@ -12,6 +12,7 @@ pub mod budget;
 pub mod cause;
 pub mod duration;
 pub mod finding;
+pub mod front;
 pub mod judge;
 pub mod law;
 pub mod ledger;

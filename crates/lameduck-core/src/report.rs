@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::Budget;
 use crate::duration::seconds;
+use crate::front::Figures;
 use crate::timeline::Timeline;
 
 /// The schema of [`DrainReport`].
@@ -31,6 +32,8 @@ pub enum Origin {
 pub enum TrafficSource {
     /// `sock_diag(7)`: connections, and when data last moved on each.
     SockDiag,
+    /// The front, through which it all went.
+    Front,
     /// `/proc/net/tcp{,6}`: connections, but not when data moved.
     ProcNetTcp,
     /// Neither could be read: quiet was not measured.
@@ -127,6 +130,21 @@ pub struct SourceCount {
     pub arrivals: u32,
 }
 
+/// What the front did, since it was first started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontReport {
+    /// Requests that an app without a front, which leaves at the stop signal, would have lost: those in flight when
+    /// the drain began, those that arrived after that, and those before it that were held for an app which did not listen,
+    /// or sent again because a reused connection had died, and so were answered. Probes are none of them. It does not say
+    /// how they ended; the other figures do. Where the app exited by itself, only the last two kinds count.
+    pub would_have_been_502: u64,
+    /// The page at the end.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Requests after the drain began by source address, busiest first; at most 64.
+    pub by_source: Vec<SourceCount>,
+}
+
 /// How the app ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -168,6 +186,9 @@ pub struct DrainReport {
     pub timeline: Timeline,
     /// What was seen of traffic.
     pub traffic: Traffic,
+    /// What the front did, where there was one.
+    #[serde(default)]
+    pub front: Option<FrontReport>,
     /// How the app ended.
     pub exit: Exit,
     /// Its processes.

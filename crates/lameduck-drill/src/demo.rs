@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::mix::Template;
+use crate::mix::{Kind, Template};
 use crate::plan::{Action, Event, Plan};
 
 /// How long the plain and the cured variant of [`plan`] take together at most, for a progress line.
@@ -21,6 +21,7 @@ pub fn plan(service: Vec<OsString>, wrap: Vec<OsString>) -> Plan {
         path: path.into(),
         weight,
         body_bytes,
+        kind: Kind::Http1,
     };
     Plan {
         command: service,

@@ -27,12 +27,12 @@ pub(crate) async fn run(shared: &Rc<Shared>, load: &Load, load_began: Duration) 
         let at = shared.clock.now();
         shared.events.borrow_mut().push((at, event.action.to_string()));
         let _ = shared.notices.send(Progress::Event { at, event: event.action.to_string() });
-        act(shared, load, event.action).await?;
+        act(shared, load, &event.action).await?;
     }
     Ok(())
 }
 
-async fn act(shared: &Rc<Shared>, load: &Load, action: Action) -> Result<(), SetupError> {
+async fn act(shared: &Rc<Shared>, load: &Load, action: &Action) -> Result<(), SetupError> {
     match action {
         Action::Term => {
             if let Some(replica) = shared.newest() {
@@ -41,7 +41,7 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: Action) -> Result<(), Set
         }
         Action::ScaleDown { count } => {
             let serving = shared.serving();
-            let leaving = serving.iter().rev().take(count);
+            let leaving = serving.iter().rev().take(*count);
             let all: Vec<_> = leaving.map(|replica| spawn_terminate(shared, replica)).collect();
             for one in all {
                 // A task of ours ends only by finishing; a panic in it is ours to show.
@@ -72,7 +72,15 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: Action) -> Result<(), Set
                 replica.killed().await;
             }
         }
-        Action::Idle { quiet } => load.idle(quiet, IDLE_CONNECTIONS * shared.serving().len()).await,
+        Action::KillChild { word } => {
+            if let Some(replica) = shared.newest() {
+                let at = shared.clock.now();
+                if !replica.kill_child(word, at) {
+                    return Err(SetupError::NoSuchChild { replica: replica.name(), word: word.clone() });
+                }
+            }
+        }
+        Action::Idle { quiet } => load.idle(*quiet, IDLE_CONNECTIONS * shared.serving().len()).await,
     }
     Ok(())
 }
@@ -126,9 +134,14 @@ fn remove(shared: &Shared, replica: &Replica) {
     }
     let now = shared.clock.now();
     let closed = shared.router.borrow_mut().remove(replica.index);
+    let lanes = shared.links.borrow_mut().remove(replica.index);
     replica.record(now, Moment::EndpointRemoved);
     for pooled in closed {
         note_idle(replica, idle_state(&pooled.connection.stream), now.saturating_sub(pooled.idle_since));
+    }
+    for lane in lanes {
+        let state = if lane.link.is_leaving() { IdleState::Unusable } else { IdleState::Quiet };
+        note_idle(replica, state, now.saturating_sub(lane.link.idle_since.get()));
     }
 }
 

@@ -8,6 +8,7 @@ mod clock;
 pub mod demo;
 mod events;
 mod evidence;
+mod links;
 mod load;
 pub mod mix;
 pub mod naive;
@@ -23,6 +24,7 @@ mod rng;
 mod router;
 mod run;
 pub mod schedule;
+pub mod servers;
 mod settle;
 mod wire;
 
@@ -32,7 +34,7 @@ use std::time::Duration;
 use lameduck_core::duration::show;
 
 pub use evidence::LogKind;
-pub use mix::{Template, parse_request_file};
+pub use mix::{Kind, Template, parse_request_file};
 pub use plan::{Action, Event, Plan};
 pub use profile::{Profile, Retry};
 pub use progress::{Progress, Tick};
@@ -74,6 +76,14 @@ pub enum SetupError {
         last: String,
         /// Its last lines, each after a line break.
         tail: String,
+    },
+    /// The process that an event was to kill is not there: a drill without it would prove nothing.
+    #[error("kill-child={word}: no process below {replica} has that word as its first argument")]
+    NoSuchChild {
+        /// The replica.
+        replica: String,
+        /// The word.
+        word: String,
     },
     /// No port is free.
     #[error("no free port among the 1000 tried from --port-base on")]

@@ -4,13 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lameduck_core::judge::{Connection, Ending};
 use lameduck_core::timeline::Moment;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::evidence::AttemptId;
-use crate::mix::{Template, draw};
+use crate::links::{Lane, Place};
+use crate::mix::{Kind, Template, draw};
 use crate::profile::{FailedOn, Failure};
 use crate::record::{Record, begun};
 use crate::replica::Reaction;
@@ -18,8 +20,10 @@ use crate::rng::Rng;
 use crate::router::{EndpointId, Pooled, Target};
 use crate::run::Shared;
 use crate::schedule::Schedule;
-use crate::wire::exchange::{ClosedBy, Connected, Exchanged, IdleState, connect, exchange, idle_state};
+use crate::wire::exchange::{ClosedBy, Connected, Exchanged, IdleState, Outgoing, connect, exchange, idle_state};
+use crate::wire::h2::{self, Begun, Link};
 use crate::wire::response::Reader;
+use crate::wire::websocket;
 
 /// An idle connection closed by the server sooner than this after an answer was not closed by any idle timeout in use.
 const NO_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,8 +57,9 @@ pub(crate) struct Wire {
     _counted: Counted,
 }
 
+/// Counts a connection as long as it is open.
 #[derive(Debug)]
-struct Counted(Rc<Cell<usize>>);
+pub(crate) struct Counted(Rc<Cell<usize>>);
 
 impl Counted {
     fn new(open: &Rc<Cell<usize>>) -> Counted {
@@ -122,7 +127,7 @@ impl Load {
     /// Waits for what is under way, at most as long as it may take.
     pub(crate) async fn finish(&self) {
         let plan = &self.shared.plan;
-        let longest = (plan.timeout + plan.connect_timeout) * (plan.profile.retry.limit + 1) + plan.rtt;
+        let longest = (plan.longest_exchange() + plan.connect_timeout) * (plan.profile.retry.limit + 1) + plan.rtt;
         let _ = tokio::time::timeout(longest, self.landed()).await;
     }
 
@@ -178,6 +183,9 @@ impl Load {
     }
 }
 
+/// A new connection, which of all it is, and what counts it.
+type Made = (TcpStream, u64, Counted);
+
 /// One request and its attempts.
 struct Request {
     shared: Rc<Shared>,
@@ -213,6 +221,14 @@ impl Request {
 
     /// One attempt; its place in the book, or `None` where there was nothing to send it on.
     async fn attempt(&self, retry: u32, avoid: Option<EndpointId>, connection: Option<u64>) -> Option<usize> {
+        match self.template().kind {
+            Kind::Http1 | Kind::Expect | Kind::WebSocket { .. } => self.attempt_alone(retry, avoid, connection).await,
+            Kind::H2 => self.attempt_shared(retry, avoid).await,
+        }
+    }
+
+    /// An attempt on a connection of its own.
+    async fn attempt_alone(&self, retry: u32, avoid: Option<EndpointId>, connection: Option<u64>) -> Option<usize> {
         match self.target(avoid, connection) {
             Target::Nowhere => {
                 // A retry that has nowhere to go leaves its request as it was.
@@ -272,7 +288,112 @@ impl Request {
         }
     }
 
+    /// An attempt as a stream of a connection that others share.
+    async fn attempt_shared(&self, retry: u32, avoid: Option<EndpointId>) -> Option<usize> {
+        loop {
+            let now = self.shared.clock.now();
+            let (place, given_up) =
+                self.shared.links.borrow_mut().take(&mut self.shared.router.borrow_mut(), now, avoid);
+            for lane in given_up {
+                self.give_up(&lane, now);
+            }
+            match place {
+                Place::Nowhere => {
+                    self.shared.book.borrow_mut().unrouted += u64::from(retry == 0);
+                    return None;
+                }
+                Place::Connect(endpoint) => return self.connect_shared(retry, endpoint).await,
+                Place::Stream(lane) => {
+                    let link = &lane.link;
+                    let requests_before = link.answered.get();
+                    let how = match link.streams() {
+                        0 => Connection::Reused { idle: now.saturating_sub(link.idle_since.get()), requests_before },
+                        _ => Connection::Shared { requests_before },
+                    };
+                    // Where it has stopped taking streams meanwhile nothing was sent, and another is chosen.
+                    if let Some(begun) = self.begin(&lane, retry).await {
+                        let place = self.open(retry, lane.endpoint, how, Some(lane.id));
+                        self.converse_shared(place, &lane, begun).await;
+                        return Some(place);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect_shared(&self, retry: u32, endpoint: EndpointId) -> Option<usize> {
+        let (place, made) = self.make_connection(retry, endpoint).await?;
+        let Some((stream, id, counted)) = made else { return Some(place) };
+        let clock = self.shared.clock;
+        let link = Link::open(stream, clock, self.shared.plan.rtt).await;
+        let lane = Rc::new(Lane { link, id, endpoint, opened: clock.now(), _counted: counted });
+        self.shared.links.borrow_mut().add(Rc::clone(&lane));
+        match self.begin(&lane, retry).await {
+            Some(begun) => self.converse_shared(place, &lane, begun).await,
+            None => self.unconnected(place, Connection::Fresh, lane.link.ended(), ClosedBy::Server),
+        }
+        Some(place)
+    }
+
+    /// A shared connection is given up: it expired, or the server is leaving it.
+    fn give_up(&self, lane: &Lane, now: Duration) {
+        let link = &lane.link;
+        if link.is_leaving() {
+            self.shared.book.borrow_mut().noticed_closes += u64::from(link.streams() == 0);
+            let young = now.saturating_sub(link.idle_since.get()) < NO_IDLE_TIMEOUT;
+            self.react(lane.endpoint, if young { Reaction::Certain } else { Reaction::Perhaps });
+        }
+    }
+
+    /// Opens a stream for the request.
+    async fn begin(&self, lane: &Lane, retry: u32) -> Option<Begun> {
+        let id = self.shared.log.borrow().id((self.number, retry));
+        let address = self.shared.fleet.borrow().replicas.get(lane.endpoint)?.address;
+        let template = self.template();
+        let request = http::Request::builder()
+            .method(template.method.as_str())
+            .uri(format!("http://{address}{}", target(template, &id, self.shared.plan.id_in_query)))
+            .header("x-request-id", &id)
+            .header("user-agent", "lameduck-drill")
+            .header("accept", "*/*");
+        let request = match template.body_bytes {
+            0 => request,
+            length => request.header("content-type", "application/octet-stream").header("content-length", length),
+        };
+        lane.link.begin(request.body(()).ok()?, template.body_bytes > 0).await
+    }
+
+    /// Sees a stream to its end, and enters how it ended.
+    async fn converse_shared(&self, place: usize, lane: &Lane, begun: Begun) {
+        let shared = &self.shared;
+        let attempt = shared.book.borrow().records[place].id;
+        let id = shared.log.borrow().id(attempt);
+        let body = Bytes::from(vec![b'x'; self.template().body_bytes]);
+        let got = h2::exchange(&lane.link, begun, body, &id, shared.plan.timeout, shared.clock).await;
+        self.enter(place, &got, got.at);
+        self.learn(lane.endpoint, attempt, &got);
+    }
+
     async fn connect(&self, retry: u32, endpoint: EndpointId) -> Option<usize> {
+        let (place, made) = self.make_connection(retry, endpoint).await?;
+        if let Some((stream, id, counted)) = made {
+            let now = self.shared.clock.now();
+            let pooled = Pooled {
+                connection: Wire { stream, _counted: counted },
+                id,
+                endpoint,
+                opened: now,
+                idle_since: now,
+                answered: 0,
+            };
+            self.converse(place, pooled).await;
+        }
+        Some(place)
+    }
+
+    /// Enters an attempt and makes a connection for it; the connection is `None` where it could not be made, which has then
+    /// been entered. `None` in all where this side could not try.
+    async fn make_connection(&self, retry: u32, endpoint: EndpointId) -> Option<(usize, Option<Made>)> {
         if self.flight.connections.get() >= self.shared.plan.max_connections {
             self.shared.book.borrow_mut().dropped += u64::from(retry == 0);
             return None;
@@ -285,16 +406,7 @@ impl Request {
                 let id = self.flight.next_connection.get();
                 self.flight.next_connection.set(id + 1);
                 self.shared.book.borrow_mut().records[place].connection = Some(id);
-                let now = self.shared.clock.now();
-                let pooled = Pooled {
-                    connection: Wire { stream, _counted: counted },
-                    id,
-                    endpoint,
-                    opened: now,
-                    idle_since: now,
-                    answered: 0,
-                };
-                self.converse(place, pooled).await;
+                return Some((place, Some((stream, id, counted))));
             }
             Connected::Refused => {
                 self.refused_by(endpoint);
@@ -307,7 +419,7 @@ impl Request {
                 return None;
             }
         }
-        Some(place)
+        Some((place, None))
     }
 
     /// A refused handshake says that nobody listens, the moment it is refused.
@@ -356,8 +468,7 @@ impl Request {
             // On its way: what the server does in this time, the request does not know.
             tokio::time::sleep(shared.plan.rtt).await;
         }
-        let reader = Reader::new(self.template().method == "HEAD", &id);
-        let got = exchange(&mut pooled.connection.stream, &wire, reader, shared.plan.timeout, shared.clock).await;
+        let got = self.on_the_wire(&mut pooled.connection.stream, &wire, &id).await;
         let now = got.at;
         self.enter(place, &got, now);
         self.learn(pooled.endpoint, attempt, &got);
@@ -367,6 +478,29 @@ impl Request {
             // What the pool does not keep is closed by being dropped.
             drop(shared.router.borrow_mut().give_back(pooled, now));
         }
+    }
+
+    /// One HTTP/1.1 exchange, in the template's manner.
+    async fn on_the_wire(&self, stream: &mut TcpStream, wire: &[u8], id: &str) -> Exchanged {
+        let (plan, clock, template) = (&self.shared.plan, self.shared.clock, self.template());
+        let outgoing = match template.kind {
+            Kind::Http1 | Kind::H2 => Outgoing::from(wire),
+            Kind::Expect => Outgoing { bytes: wire, at_once: wire.len() - template.body_bytes },
+            Kind::WebSocket { life, pace } => {
+                let session = websocket::Plan {
+                    request: wire,
+                    id,
+                    life,
+                    pace,
+                    message_bytes: template.body_bytes,
+                    timeout: plan.timeout,
+                    rtt: plan.rtt,
+                    seed: plan.seed ^ self.number,
+                };
+                return websocket::session(stream, session, clock).await;
+            }
+        };
+        exchange(stream, outgoing, Reader::new(template.method == "HEAD", id), plan.timeout, clock).await
     }
 
     fn enter(&self, place: usize, got: &Exchanged, now: Duration) {
@@ -402,34 +536,54 @@ impl Request {
 fn failure_of(record: &Record) -> Option<Failure> {
     let on = match record.attempt.connection {
         Connection::Refused | Connection::TimedOut => FailedOn::Connecting,
-        Connection::Reused { .. } => FailedOn::Reused,
+        Connection::Reused { .. } | Connection::Shared { .. } => FailedOn::Reused,
         Connection::Fresh => FailedOn::Fresh,
     };
-    let failure = |timed_out| Failure { on, timed_out, answer_began: record.attempt.bytes_in > 0 };
+    let failure =
+        |timed_out| Failure { on, timed_out, answer_began: record.attempt.bytes_in > 0, not_processed: false };
     match record.attempt.ending {
-        Ending::Complete { .. } | Ending::Pending | Ending::Malformed => None,
+        Ending::Complete { .. } | Ending::Pending | Ending::Malformed | Ending::Aborted => None,
+        Ending::NotProcessed => Some(Failure { not_processed: true, ..failure(false) }),
         Ending::Fin | Ending::Rst => Some(failure(false)),
         // A handshake that is not answered is a failure to connect for every policy.
         Ending::TimedOut => Some(failure(on != FailedOn::Connecting)),
     }
 }
 
+/// Path and query, with the id where it is wanted there.
+fn target(template: &Template, id: &str, id_in_query: bool) -> String {
+    let path = &template.path;
+    match (id_in_query, path.contains('?')) {
+        (false, _) => path.clone(),
+        (true, false) => format!("{path}?lameduck-id={id}"),
+        (true, true) => format!("{path}&lameduck-id={id}"),
+    }
+}
+
 /// The bytes of a request.
 fn wire(template: &Template, host: &str, id: &str, id_in_query: bool) -> Vec<u8> {
-    let Template { method, path, body_bytes, .. } = template;
-    let query = match (id_in_query, path.contains('?')) {
-        (false, _) => String::new(),
-        (true, false) => format!("?lameduck-id={id}"),
-        (true, true) => format!("&lameduck-id={id}"),
+    let Template { method, kind, .. } = template;
+    let target = target(template, id, id_in_query);
+    let body_bytes = match kind {
+        Kind::Http1 | Kind::Expect | Kind::H2 => template.body_bytes,
+        Kind::WebSocket { .. } => 0,
     };
-    let takes_body = *body_bytes > 0 || matches!(method.as_str(), "POST" | "PUT" | "PATCH");
+    let takes_body = body_bytes > 0 || matches!(method.as_str(), "POST" | "PUT" | "PATCH");
     let body_fields = if takes_body {
         format!("Content-Type: application/octet-stream\r\nContent-Length: {body_bytes}\r\n")
     } else {
         String::new()
     };
+    let kind_fields = match kind {
+        Kind::Http1 | Kind::H2 => String::new(),
+        Kind::Expect => "Expect: 100-continue\r\n".to_owned(),
+        Kind::WebSocket { .. } => format!(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
+            websocket::KEY
+        ),
+    };
     let head = format!(
-        "{method} {path}{query} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {id}\r\nUser-Agent: lameduck-drill\r\nAccept: */*\r\n{body_fields}\r\n"
+        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-Request-Id: {id}\r\nUser-Agent: lameduck-drill\r\nAccept: */*\r\n{body_fields}{kind_fields}\r\n"
     );
     let mut wire = head.into_bytes();
     wire.resize(wire.len() + body_bytes, b'x');

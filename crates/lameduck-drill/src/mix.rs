@@ -1,13 +1,111 @@
 //! The work: which requests are sent, in which proportion.
 
 use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
 
+use lameduck_core::duration;
 use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
 
 /// The longest body that a template may ask for, in bytes.
 pub const LONGEST_BODY: usize = 64 << 20;
+
+/// The longest message of a WebSocket session, in bytes.
+pub const LONGEST_MESSAGE: usize = 64 << 10;
+/// How long a WebSocket session lives where the template does not say.
+pub const DEFAULT_LIFE: Duration = Duration::from_secs(2);
+/// How often it sends a message where the template does not say.
+pub const DEFAULT_PACE: Duration = Duration::from_millis(200);
+/// The longest that a session may live.
+pub const LONGEST_LIFE: Duration = Duration::from_mins(1);
+
+/// In which protocol a request is made, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Kind {
+    /// HTTP/1.1, a request and its answer.
+    #[default]
+    Http1,
+    /// The same with `Expect: 100-continue`: the body is held back until the server asks for it.
+    Expect,
+    /// HTTP/2 without TLS, by prior knowledge: a stream beside others on one connection.
+    H2,
+    /// A WebSocket session by HTTP/1.1 Upgrade: messages that must come back, then a close.
+    WebSocket {
+        /// How long messages are sent.
+        life: Duration,
+        /// The time from one message to the next.
+        pace: Duration,
+    },
+}
+
+impl Kind {
+    /// Its name, without its figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Http1 => "http1",
+            Kind::Expect => "expect",
+            Kind::H2 => "h2",
+            Kind::WebSocket { .. } => "websocket",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Kind::Http1 | Kind::Expect | Kind::H2 => Ok(()),
+            Kind::WebSocket { life, pace } => write!(f, "={}/{}", duration::show(*life), duration::show(*pace)),
+        }
+    }
+}
+
+impl From<Kind> for String {
+    fn from(kind: Kind) -> String {
+        kind.to_string()
+    }
+}
+
+impl TryFrom<String> for Kind {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Kind, String> {
+        word.parse()
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Kind, String> {
+        let (name, figures) = word.split_once('=').map_or((word, None), |(name, figures)| (name, Some(figures)));
+        match (name, figures) {
+            ("http1", None) => Ok(Kind::Http1),
+            ("expect", None) => Ok(Kind::Expect),
+            ("h2", None) => Ok(Kind::H2),
+            ("websocket", None) => Ok(Kind::WebSocket { life: DEFAULT_LIFE, pace: DEFAULT_PACE }),
+            ("websocket", Some(figures)) => {
+                let time = |text: &str| duration::parse(text).map_err(|error| error.to_string());
+                let (life, pace) = match figures.split_once('/') {
+                    Some((life, pace)) => (time(life)?, time(pace)?),
+                    None => (time(figures)?, DEFAULT_PACE),
+                };
+                if pace < Duration::from_millis(1) {
+                    return Err("a WebSocket's pace is at least 1ms".into());
+                }
+                if life > LONGEST_LIFE {
+                    return Err("a WebSocket's life is at most 60s".into());
+                }
+                Ok(Kind::WebSocket { life, pace })
+            }
+            ("http1" | "expect" | "h2", Some(_)) => Err(format!("{name} takes no figures")),
+            _ => Err(format!("no kind {name:?} (http1, expect, h2, websocket)")),
+        }
+    }
+}
 
 /// One kind of request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,13 +116,18 @@ pub struct Template {
     pub path: String,
     /// Its share of the mix, relative to the other weights.
     pub weight: u32,
-    /// Length of the body sent, in bytes; 0 sends none.
+    /// Length of the body sent, in bytes; 0 sends none. Of a WebSocket, the least length of a message.
     pub body_bytes: usize,
+    /// The protocol.
+    #[serde(default)]
+    pub kind: Kind,
 }
 
 /// Why a line is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{line:?}: {wrong}; expected METHOD PATH [WEIGHT] [BODY-BYTES], as in `POST /orders 2 1024`")]
+#[error(
+    "{line:?}: {wrong}; expected METHOD PATH [WEIGHT] [BODY-BYTES] [KIND], as in `POST /orders 2 1024` or `GET /chat 1 websocket=3s`"
+)]
 pub struct NotATemplate {
     line: String,
     wrong: String,
@@ -40,12 +143,22 @@ pub struct NotARequestFile {
     pub source: NotATemplate,
 }
 
-impl std::str::FromStr for Template {
+impl FromStr for Template {
     type Err = NotATemplate;
 
     fn from_str(line: &str) -> Result<Template, NotATemplate> {
         let wrong = |wrong: &str| NotATemplate { line: line.to_owned(), wrong: wrong.to_owned() };
-        let mut words = line.split_whitespace();
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        // The kind comes last, and is the only word that may stand after the path and is no number.
+        let last = words.len().checked_sub(1).filter(|at| *at >= 2);
+        let kind = match last.map(|at| words[at]) {
+            Some(word) if word.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                words.pop();
+                word.parse().map_err(|why: String| wrong(&why))?
+            }
+            Some(_) | None => Kind::Http1,
+        };
+        let mut words = words.into_iter();
         let method = words.next().ok_or_else(|| wrong("no method"))?;
         if !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') {
             return Err(wrong("the method has letters only"));
@@ -67,20 +180,31 @@ impl std::str::FromStr for Template {
             return Err(wrong("the body is at most 64 MiB"));
         }
         if words.next().is_some() {
-            return Err(wrong("more than four words"));
+            return Err(wrong("more than four words and a kind"));
         }
         let method = method.to_ascii_uppercase();
         if method == "CONNECT" {
             return Err(wrong("CONNECT opens a tunnel, not a request"));
         }
-        Ok(Template { method, path: path.to_owned(), weight: weight as u32, body_bytes })
+        match kind {
+            Kind::WebSocket { .. } if method != "GET" => return Err(wrong("a WebSocket begins with GET")),
+            Kind::WebSocket { .. } if body_bytes > LONGEST_MESSAGE => {
+                return Err(wrong("a WebSocket's messages have at most 64 KiB"));
+            }
+            Kind::Expect if body_bytes == 0 => return Err(wrong("expect needs a body")),
+            Kind::Http1 | Kind::Expect | Kind::H2 | Kind::WebSocket { .. } => {}
+        }
+        Ok(Template { method, path: path.to_owned(), weight: weight as u32, body_bytes, kind })
     }
 }
 
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)?;
-        if self.body_bytes > 0 { write!(f, " ({} bytes)", self.body_bytes) } else { Ok(()) }
+        if self.body_bytes > 0 {
+            write!(f, " ({} bytes)", self.body_bytes)?;
+        }
+        if self.kind == Kind::Http1 { Ok(()) } else { write!(f, " [{}]", self.kind) }
     }
 }
 
@@ -96,7 +220,13 @@ pub fn parse_request_file(text: &str) -> Result<Vec<Template>, NotARequestFile> 
 
 /// The default mix: what any service can be asked without a side effect.
 pub fn default_mix() -> Vec<Template> {
-    let template = |method: &str, weight| Template { method: method.into(), path: "/".into(), weight, body_bytes: 0 };
+    let template = |method: &str, weight| Template {
+        method: method.into(),
+        path: "/".into(),
+        weight,
+        body_bytes: 0,
+        kind: Kind::Http1,
+    };
     vec![template("GET", 9), template("HEAD", 1)]
 }
 
@@ -143,11 +273,33 @@ mod tests {
         check("GET /\nGET", "line 2: \"GET\": no path");
         check("GET slow", "starts with /");
         check("GET / 0", "weight is 1");
-        check("GET / x", "the weight is not a number");
+        check("GET / x", "no kind \"x\" (http1, expect, h2, websocket)");
+        check("GET / 1x", "the weight is not a number");
+        check("GET / h2 1", "the weight is not a number");
+        check("GET / h2=1", "h2 takes no figures");
+        check("POST / 1 websocket", "begins with GET");
+        check("GET / 1 websocket=2h", "at most 60s");
+        check("GET / 1 websocket=2s/0s", "at least 1ms");
+        check("POST / 1 expect", "expect needs a body");
         check("GET / 1 99999999999", "at most 64 MiB");
         check("GET / 1 2 3", "more than four words");
         check("G\u{7f}T /", "letters only");
         check("CONNECT /", "tunnel");
+    }
+
+    #[test]
+    fn the_kind_comes_last() {
+        let check = |line: &str, weight: u32, body_bytes: usize, kind: Kind| {
+            let template: Template = line.parse().unwrap();
+            assert_eq!((template.weight, template.body_bytes, template.kind), (weight, body_bytes, kind), "{line}");
+        };
+        let (life, pace) = (Duration::from_secs(3), Duration::from_millis(50));
+        check("GET /", 1, 0, Kind::Http1);
+        check("GET / h2", 1, 0, Kind::H2);
+        check("POST / 2 h2", 2, 0, Kind::H2);
+        check("POST / 2 100 expect", 2, 100, Kind::Expect);
+        check("GET /chat 2 websocket=3s/50ms", 2, 0, Kind::WebSocket { life, pace });
+        check("GET /chat 2 10 websocket=3s", 2, 10, Kind::WebSocket { life, pace: DEFAULT_PACE });
     }
 
     #[test]
@@ -165,6 +317,15 @@ mod tests {
                 prop_assert!(template.path.starts_with('/') && !template.path.contains(['\r', '\n', ' ']));
                 prop_assert!(template.weight > 0);
             }
+        }
+
+        #[test]
+        fn kinds_round_trip(which in 0usize..4, life in 0u64..60_000, pace in 1u64..10_000) {
+            let (life, pace) = (Duration::from_millis(life), Duration::from_millis(pace));
+            let kind = [Kind::Http1, Kind::Expect, Kind::H2, Kind::WebSocket { life, pace }][which];
+            prop_assert_eq!(kind.to_string().parse(), Ok(kind));
+            let line = format!("GET / 3 7 {kind}");
+            prop_assert_eq!(line.parse::<Template>().unwrap().kind, kind);
         }
     }
 }

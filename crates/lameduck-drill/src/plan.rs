@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lameduck_core::duration;
 
-use crate::mix::{Template, default_mix};
+use crate::mix::{Kind, Template, default_mix};
 use crate::profile::Profile;
 use crate::schedule::Spacing;
 
@@ -17,7 +17,7 @@ use crate::schedule::Spacing;
 pub const MOST_REQUESTS: f64 = 5e6;
 
 /// What happens to the replicas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// The newest replica gets the stop signal.
     Term,
@@ -30,6 +30,11 @@ pub enum Action {
     },
     /// The newest replica is killed by SIGKILL, without a word before it.
     Kill,
+    /// One process below the newest replica is killed by SIGKILL, while the replica itself is not told to stop.
+    KillChild {
+        /// The first argument of that process, exactly.
+        word: String,
+    },
     /// The newest replica gets the stop signal and, once it has exited, is started again on the same port.
     Restart,
     /// Connections are opened, nothing is sent for a time, then each is used once more around that time.
@@ -40,7 +45,7 @@ pub enum Action {
 }
 
 /// An action on the timeline, `ACTION[=VALUE][@AT]`: `term`, `roll@5s`, `scale-down=2@3s`, `idle=5s@2s`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When, after the load began. An event waits for the end of the one before it.
     pub at: Duration,
@@ -78,6 +83,10 @@ impl FromStr for Event {
             ("roll", None) => Action::Roll,
             ("kill", None) => Action::Kill,
             ("restart", None) => Action::Restart,
+            ("kill-child", Some(word)) if !word.is_empty() && !word.contains(char::is_whitespace) => {
+                Action::KillChild { word: word.to_owned() }
+            }
+            ("kill-child", _) => return Err(wrong("kill-child=WORD takes the first argument of a process".into())),
             ("scale-down", None) => Action::ScaleDown { count: 1 },
             ("scale-down", Some(count)) => match count.parse() {
                 Ok(count) if count > 0 => Action::ScaleDown { count },
@@ -88,7 +97,11 @@ impl FromStr for Event {
                 Action::Idle { quiet: duration::parse(quiet).map_err(|error| wrong(error.to_string()))? }
             }
             ("term" | "roll" | "kill" | "restart", Some(_)) => return Err(wrong(format!("{name} takes no value"))),
-            _ => return Err(wrong(format!("no action {name:?} (term, roll, scale-down, kill, restart, idle)"))),
+            _ => {
+                return Err(wrong(format!(
+                    "no action {name:?} (term, roll, scale-down, kill, kill-child, restart, idle)"
+                )));
+            }
         };
         Ok(Event { at, action })
     }
@@ -101,6 +114,7 @@ impl fmt::Display for Action {
             Action::Roll => write!(f, "roll"),
             Action::ScaleDown { count } => write!(f, "scale-down={count}"),
             Action::Kill => write!(f, "kill"),
+            Action::KillChild { word } => write!(f, "kill-child={word}"),
             Action::Restart => write!(f, "restart"),
             Action::Idle { quiet } => write!(f, "idle={}", duration::show(*quiet)),
         }
@@ -237,21 +251,31 @@ impl Plan {
             longest > MOST_REQUESTS,
             format!("up to {longest:.0} requests (--rate times the longest run): at most {MOST_REQUESTS:.0}"),
         )?;
-        let gone: usize = self.events.iter().map(|event| gone(event.action)).sum();
+        let gone: usize = self.events.iter().map(|event| gone(&event.action)).sum();
         refuse(
             gone > self.replicas,
             format!("the events end {gone} replicas for good, but --replicas is {}", self.replicas),
         )
     }
 
+    /// The longest that one exchange may take: the bound on an answer, and a WebSocket's life with that bound at its end.
+    pub fn longest_exchange(&self) -> Duration {
+        let lives = self.mix.iter().map(|template| match template.kind {
+            Kind::Http1 | Kind::Expect | Kind::H2 => Duration::ZERO,
+            Kind::WebSocket { life, .. } => life + self.timeout * 2,
+        });
+        lives.max().unwrap_or_default() + self.timeout
+    }
+
     /// The longest that the load can last, by the bounds on each event.
     pub fn longest(&self) -> Duration {
         let start_and_stop = self.ready_timeout + self.grace;
-        let events = self.events.iter().map(|event| match event.action {
+        let events = self.events.iter().map(|event| match &event.action {
             Action::Roll => start_and_stop * self.replicas as u32,
             Action::Term | Action::ScaleDown { .. } | Action::Kill => self.grace,
             Action::Restart => start_and_stop,
-            Action::Idle { quiet } => quiet + self.timeout,
+            Action::KillChild { .. } => Duration::ZERO,
+            Action::Idle { quiet } => *quiet + self.timeout,
         });
         let last_at = self.events.iter().map(|event| event.at).max().unwrap_or_default();
         (last_at + events.sum::<Duration>()).max(self.duration) + self.lag + self.tail
@@ -259,11 +283,11 @@ impl Plan {
 }
 
 /// How many replicas an action ends without a successor.
-fn gone(action: Action) -> usize {
+fn gone(action: &Action) -> usize {
     match action {
         Action::Term | Action::Kill => 1,
-        Action::ScaleDown { count } => count,
-        Action::Roll | Action::Restart | Action::Idle { .. } => 0,
+        Action::ScaleDown { count } => *count,
+        Action::Roll | Action::Restart | Action::KillChild { .. } | Action::Idle { .. } => 0,
     }
 }
 
@@ -282,8 +306,20 @@ mod tests {
         check("roll@500ms", 500, Action::Roll);
         check("scale-down=2@3s", 3000, Action::ScaleDown { count: 2 });
         check("scale-down", 2000, Action::ScaleDown { count: 1 });
+        check("kill-child=serve-front@3s", 3000, Action::KillChild { word: "serve-front".into() });
         check("idle=6s@1", 1000, Action::Idle { quiet: Duration::from_secs(6) });
-        for bad in ["", "stop", "term=1", "scale-down=0", "scale-down=x", "idle=x", "term@", "term@x"] {
+        for bad in [
+            "",
+            "stop",
+            "term=1",
+            "scale-down=0",
+            "scale-down=x",
+            "idle=x",
+            "kill-child",
+            "kill-child=",
+            "term@",
+            "term@x",
+        ] {
             let error = bad.parse::<Event>().unwrap_err().to_string();
             assert!(error.contains("expected ACTION[=VALUE][@AT]"), "{error}");
         }
@@ -309,10 +345,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn events_round_trip(at in 0u64..100_000, which in 0usize..6, n in 1u64..100) {
+        fn events_round_trip(at in 0u64..100_000, which in 0usize..7, n in 1u64..100, word in "[a-z][a-z-]{0,12}") {
             let quiet = Duration::from_millis(n * 10);
-            let actions = [Action::Term, Action::Roll, Action::ScaleDown { count: n as usize }, Action::Kill, Action::Restart, Action::Idle { quiet }];
-            let event = Event { at: Duration::from_millis(at), action: actions[which] };
+            let actions = [Action::Term, Action::Roll, Action::ScaleDown { count: n as usize }, Action::Kill, Action::Restart, Action::Idle { quiet }, Action::KillChild { word }];
+            let event = Event { at: Duration::from_millis(at), action: actions[which].clone() };
             prop_assert_eq!(event.to_string().parse(), Ok(event));
         }
 

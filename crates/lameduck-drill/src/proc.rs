@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 use std::{fs, str};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -90,6 +91,18 @@ fn process(pid: i32) -> Option<Process> {
 fn marked(pid: i32, wanted: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
+}
+
+/// CPU time of this thread, which is all of a drill. In `/proc/thread-self/schedstat` the first number is nanoseconds.
+pub(crate) fn own_cpu() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    stat.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+/// Whether the first argument of a process, the word after its name, is exactly this.
+pub(crate) fn first_argument_is(pid: i32, word: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).nth(1) == Some(word.as_bytes())
 }
 
 /// Whether the listener on this address is certainly gone, at the cost of two system calls.
@@ -189,7 +202,7 @@ mod tests {
             if family.look().is_empty() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         panic!("still there: {:?}", family.look());
     }
@@ -205,7 +218,7 @@ mod tests {
         let mut family = Family::new(shell.id() as i32, "no mark".into());
         let of_sleep = |pid: &i32| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n");
         while !family.look().iter().any(of_sleep) {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         let seen = family.look();
         shell.kill().unwrap();
@@ -216,6 +229,20 @@ mod tests {
         for pid in seen {
             signal(pid, Signal::KILL);
         }
+    }
+
+    #[test]
+    fn the_first_argument_is_the_whole_word() {
+        let mut child = std::process::Command::new("sleep").args(["20", "1"]).spawn().unwrap();
+        let pid = child.id() as i32;
+        // Until execve is over the child still shows our own words.
+        let until = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(2))).take(1000);
+        assert!(until.into_iter().any(|()| first_argument_is(pid, "20")));
+        for other in ["2", "1", "sleep", ""] {
+            assert!(!first_argument_is(pid, other), "{other:?}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

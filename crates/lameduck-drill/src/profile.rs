@@ -88,6 +88,8 @@ pub struct Failure {
     pub timed_out: bool,
     /// Bytes of an answer had arrived.
     pub answer_began: bool,
+    /// The server's protocol says that it was not processed: what resends anything resends this, whatever the method.
+    pub not_processed: bool,
 }
 
 impl Retry {
@@ -95,6 +97,9 @@ impl Retry {
     pub fn allows(&self, method: &str, failure: Failure, retries: u32) -> bool {
         if retries >= self.limit || failure.answer_began || (failure.timed_out && !self.on_timeout) {
             return false;
+        }
+        if failure.not_processed {
+            return true;
         }
         let methods = match failure.on {
             FailedOn::Connecting => self.connect,
@@ -399,8 +404,10 @@ mod tests {
 
     #[test]
     fn who_resends_what() {
-        const REUSED: Failure = Failure { on: FailedOn::Reused, timed_out: false, answer_began: false };
+        const REUSED: Failure =
+            Failure { on: FailedOn::Reused, timed_out: false, answer_began: false, not_processed: false };
         const FRESH: Failure = Failure { on: FailedOn::Fresh, ..REUSED };
+        const NOT_PROCESSED: Failure = Failure { not_processed: true, ..FRESH };
         const REFUSED: Failure = Failure { on: FailedOn::Connecting, ..FRESH };
         let check = |id: &str, method: &str, failure: Failure, expect: bool| {
             assert_eq!(Retry::from_id(id).unwrap().allows(method, failure, 0), expect, "{id} {method} {failure:?}");
@@ -417,6 +424,9 @@ mod tests {
         check("none", "GET", REUSED, false);
         check("envoy-reset", "POST", REUSED, true);
         check("get-once", "HEAD", REUSED, false);
+        check("go", "POST", NOT_PROCESSED, true);
+        check("get-once", "POST", NOT_PROCESSED, true);
+        check("none", "GET", NOT_PROCESSED, false);
         for retry in RETRIES {
             let began = Failure { answer_began: true, ..REUSED };
             assert!(!retry.allows("GET", began, 0), "{}: an answer had begun", retry.id);

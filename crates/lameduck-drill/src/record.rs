@@ -63,7 +63,13 @@ impl Book {
         }
         match record.attempt.ending {
             Ending::Complete { status } if status < 500 => self.answered += 1,
-            Ending::Complete { .. } | Ending::Fin | Ending::Rst | Ending::TimedOut | Ending::Malformed => {
+            Ending::Complete { .. }
+            | Ending::Fin
+            | Ending::Rst
+            | Ending::TimedOut
+            | Ending::NotProcessed
+            | Ending::Aborted
+            | Ending::Malformed => {
                 self.failed += 1;
             }
             Ending::Pending => {}

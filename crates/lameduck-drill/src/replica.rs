@@ -49,6 +49,8 @@ pub(crate) struct Life {
     pub(crate) reaction: Reaction,
     /// Whether an answer before the stop signal left its connection open: only then is a `close` after it a reaction.
     pub(crate) kept_alive: bool,
+    /// When one of its processes was killed by an event, the last time.
+    pub(crate) part_ended: Option<Duration>,
 }
 
 impl Life {
@@ -114,7 +116,13 @@ impl Starter {
             address: SocketAddr::new(self.host, port),
             pid,
             family: RefCell::new(Family::new(pid, mark)),
-            life: RefCell::new(Life { timeline, status: None, reaction: Reaction::None, kept_alive: false }),
+            life: RefCell::new(Life {
+                timeline,
+                status: None,
+                reaction: Reaction::None,
+                kept_alive: false,
+                part_ended: None,
+            }),
             tail: RefCell::default(),
             exited,
             notices: self.notices.clone(),
@@ -255,6 +263,19 @@ impl Replica {
     /// Remembers the processes below PID 1, while they can still be told.
     pub(crate) fn note_family(&self) {
         self.family.borrow_mut().look();
+    }
+
+    /// SIGKILL to the processes below PID 1 whose first argument is `word`; whether there was one.
+    pub(crate) fn kill_child(&self, word: &str, now: Duration) -> bool {
+        let pids = self.family.borrow_mut().look();
+        let mut killed = false;
+        for pid in pids.into_iter().filter(|pid| proc::first_argument_is(*pid, word)) {
+            killed |= proc::signal(pid, Signal::KILL);
+        }
+        if killed {
+            self.life.borrow_mut().part_ended = Some(now);
+        }
+        killed
     }
 
     /// Returns how many there were.

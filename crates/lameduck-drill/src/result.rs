@@ -95,6 +95,10 @@ pub enum EndingId {
     Rst,
     /// No whole answer in time.
     TimedOut,
+    /// The server's protocol says that it was not processed.
+    NotProcessed,
+    /// The server gave up this one exchange: a stream's reset, a WebSocket's close for an error, an upgrade not granted.
+    Aborted,
     /// Bytes that are not an HTTP answer.
     Malformed,
     /// A whole answer that is a loss: 5xx.
@@ -112,6 +116,8 @@ impl EndingId {
             EndingId::Fin => "fin",
             EndingId::Rst => "rst",
             EndingId::TimedOut => "timed-out",
+            EndingId::NotProcessed => "not-processed",
+            EndingId::Aborted => "aborted",
             EndingId::Malformed => "malformed",
             EndingId::Complete => "complete",
             EndingId::Pending => "pending",
@@ -136,6 +142,9 @@ pub struct Loss {
     pub id: String,
     /// The round, from 1.
     pub round: usize,
+    /// The kind of its template: `http1`, `expect`, `h2`, `websocket`.
+    #[serde(default)]
+    pub kind: String,
     /// The method.
     pub method: String,
     /// Path and query.
@@ -218,6 +227,9 @@ pub struct RoundReport {
     pub load_began_s: f64,
     /// When the watch ended.
     pub ended_s: f64,
+    /// CPU time that the drill itself took; absent where the kernel does not say.
+    #[serde(default)]
+    pub client_cpu_s: Option<f64>,
 }
 
 /// What was planned.
@@ -301,6 +313,9 @@ pub struct DrillResult {
     /// The books: `sent`, `answered`, `lost`, `unknown`, `causes`. First attempts only: raw loss.
     #[serde(flatten)]
     pub tally: Tally,
+    /// The same by kind of request; their sum is the whole.
+    #[serde(default)]
+    pub kinds: BTreeMap<String, Tally>,
     /// Requests whose last attempt was lost.
     pub lost_after_retries: u64,
     /// Further attempts made.
@@ -348,13 +363,18 @@ impl DrillResult {
         self.verdict.exit_code()
     }
 
-    /// Whether every request is accounted for, in all and for each replica.
+    /// Whether every request is accounted for, in all, for each replica and for each kind.
     pub fn balances(&self) -> bool {
         let mut of_replicas = Tally::default();
         for replica in &self.replicas {
             of_replicas.merge(&replica.tally);
         }
+        let mut of_kinds = Tally::default();
+        for tally in self.kinds.values() {
+            of_kinds.merge(tally);
+        }
         self.tally.balances()
+            && of_kinds == self.tally
             && of_replicas == self.tally
             && self.scheduled == self.tally.sent + self.unrouted + self.dropped
             && self.losses.len() as u64 == self.tally.lost

@@ -203,7 +203,7 @@ impl<C> Router<C> {
     }
 
     /// The endpoint for a new request: round robin for a proxy, at random for kube-proxy.
-    fn choose(&mut self, avoid: Option<EndpointId>) -> Option<EndpointId> {
+    pub(crate) fn choose(&mut self, avoid: Option<EndpointId>) -> Option<EndpointId> {
         let of = |endpoints: &[Endpoint<C>], wanted: &dyn Fn(EndpointId, Routing) -> bool| {
             let ids = endpoints.iter().enumerate().filter(|(id, endpoint)| wanted(*id, endpoint.routing));
             ids.map(|(id, _)| id).collect::<Vec<_>>()

@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::clock::{Clock, run_id};
 use crate::evidence::{Log, LogKind};
+use crate::links::Links;
 use crate::load::{Load, Wire};
 use crate::plan::Plan;
 use crate::progress::{Progress, Tick};
@@ -23,7 +24,7 @@ use crate::replica::{self, Fleet, Life, Replica, Starter};
 use crate::router::Router;
 use crate::wire::exchange::{Connected, connect, exchange};
 use crate::wire::response::Reader;
-use crate::{SetupError, events};
+use crate::{SetupError, events, proc};
 
 /// How often the counts are told.
 const TICK: Duration = Duration::from_millis(250);
@@ -45,6 +46,8 @@ pub(crate) struct Observation {
     pub(crate) load_began: Duration,
     pub(crate) ended: Duration,
     pub(crate) log_kind: LogKind,
+    /// CPU time that the drill itself took.
+    pub(crate) client_cpu: Option<Duration>,
 }
 
 /// A replica, as it was seen.
@@ -60,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     pub(crate) clock: Clock,
     pub(crate) router: RefCell<Router<Wire>>,
+    pub(crate) links: RefCell<Links>,
     pub(crate) fleet: RefCell<Fleet>,
     pub(crate) book: RefCell<Book>,
     pub(crate) log: Rc<RefCell<Log>>,
@@ -67,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) notices: mpsc::UnboundedSender<Progress>,
     pub(crate) events: RefCell<Vec<(Duration, String)>>,
     next_port: Cell<u16>,
+    cpu_before: Option<Duration>,
 }
 
 /// A port that no other run of this process was given lately. Two processes begin their search apart.
@@ -182,6 +187,7 @@ impl Shared {
             plan: plan.clone(),
             clock,
             router: RefCell::new(Router::new(plan.profile, plan.seed)),
+            links: RefCell::new(Links::new(plan.profile)),
             fleet: RefCell::default(),
             book: RefCell::default(),
             log,
@@ -189,6 +195,7 @@ impl Shared {
             notices,
             events: RefCell::default(),
             next_port: Cell::new(plan.port_base),
+            cpu_before: proc::own_cpu(),
         }
     }
 
@@ -272,11 +279,14 @@ impl Shared {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/lameduck-drill\r\nConnection: close\r\n\r\n"
         );
-        let got = exchange(&mut stream, request.as_bytes(), Reader::new(false, ""), READY_ANSWER, self.clock).await;
+        let got =
+            exchange(&mut stream, request.as_bytes().into(), Reader::new(false, ""), READY_ANSWER, self.clock).await;
         match got.ending {
             Ending::Complete { status } if status < 500 => Ok(()),
             Ending::Complete { status } => Err(format!("GET {path} answered {status}")),
-            Ending::Malformed => Err(format!("GET {path} was not answered in HTTP/1")),
+            Ending::Malformed | Ending::NotProcessed | Ending::Aborted => {
+                Err(format!("GET {path} was not answered in HTTP/1"))
+            }
             Ending::Fin | Ending::Rst => Err(format!("the connection was closed on GET {path}")),
             Ending::TimedOut | Ending::Pending => Err(format!("GET {path} was not answered in time")),
         }
@@ -320,6 +330,7 @@ impl Shared {
             status: None,
             reaction: replica::Reaction::None,
             kept_alive: false,
+            part_ended: None,
         };
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
@@ -335,6 +346,7 @@ impl Shared {
             load_began,
             ended: self.clock.now(),
             log_kind,
+            client_cpu: proc::own_cpu().zip(self.cpu_before).map(|(now, before)| now.saturating_sub(before)),
         }
     }
 }

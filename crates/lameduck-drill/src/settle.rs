@@ -1,6 +1,6 @@
 //! From what was seen to the result: every attempt judged by the one law, every request in the books once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ fn empty(plan: &Plan, command: &[OsString]) -> DrillResult {
         verdict: DrillVerdict::Inconclusive,
         because: String::new(),
         tally: Tally::default(),
+        kinds: BTreeMap::new(),
         lost_after_retries: 0,
         retries: 0,
         scheduled: 0,
@@ -93,6 +94,7 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
         let entered = ledger.settle(entry, verdict.outcome);
         debug_assert_eq!(entered, Ok(()));
         tallies[record.replica].add(verdict.outcome);
+        result.kinds.entry(plan.mix[record.template].kind.name().to_owned()).or_default().add(verdict.outcome);
         let retried = retried.get(&record.id.0).copied();
         match verdict.outcome {
             Outcome::Answered { .. } => result.marks.push(Mark {
@@ -125,7 +127,12 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
     result.noticed_closes += seen.book.noticed_closes;
     result.own_fault = result.own_fault.take().or(seen.book.own_fault);
     result.server_log = if round == 1 { seen.log_kind } else { weaker(result.server_log, seen.log_kind) };
-    result.rounds.push(RoundReport { round, load_began_s: seconds(seen.load_began), ended_s: seconds(seen.ended) });
+    result.rounds.push(RoundReport {
+        round,
+        load_began_s: seconds(seen.load_began),
+        ended_s: seconds(seen.ended),
+        client_cpu_s: seen.client_cpu.map(seconds),
+    });
     result.events.extend(seen.events.into_iter().map(|(at, event)| EventReport { round, at_s: seconds(at), event }));
     for (replica, tally) in seen.lives.into_iter().zip(tallies) {
         let life = replica.life;
@@ -166,6 +173,7 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         reacted: reacted(life),
         killed: life.at(Moment::Killed),
         exited: life.at(Moment::Exited),
+        part_ended: life.part_ended,
         saw_request: saw,
     };
     (judge(&record.attempt, &server), saw)
@@ -214,6 +222,7 @@ fn loss(
     let attempt = &record.attempt;
     let (idle_s, requests_before) = match attempt.connection {
         Connection::Reused { idle, requests_before } => (Some(seconds(idle)), requests_before),
+        Connection::Shared { requests_before } => (Some(0.0), requests_before),
         Connection::Refused | Connection::TimedOut | Connection::Fresh => (None, 0),
     };
     let ending = match (attempt.ending, attempt.connection) {
@@ -223,12 +232,15 @@ fn loss(
         (Ending::Fin, _) => EndingId::Fin,
         (Ending::Rst, _) => EndingId::Rst,
         (Ending::TimedOut, _) => EndingId::TimedOut,
+        (Ending::NotProcessed, _) => EndingId::NotProcessed,
+        (Ending::Aborted, _) => EndingId::Aborted,
         (Ending::Malformed, _) => EndingId::Malformed,
         (Ending::Pending, _) => EndingId::Pending,
     };
     Loss {
         id: seen.log.id(record.id),
         round,
+        kind: template.kind.name().to_owned(),
         method: template.method.clone(),
         path: template.path.clone(),
         cause,
@@ -260,7 +272,9 @@ fn note_routing(seen: &mut Observation) {
             continue;
         }
         let of_it = || seen.records.iter().filter(|record| record.replica == n).map(|record| &record.attempt);
-        let fresh = |attempt: &&lameduck_core::Attempt| !matches!(attempt.connection, Connection::Reused { .. });
+        let fresh = |attempt: &&lameduck_core::Attempt| {
+            !matches!(attempt.connection, Connection::Reused { .. } | Connection::Shared { .. })
+        };
         if let Some(last) = of_it().filter(fresh).map(|attempt| attempt.began).max() {
             life.timeline.record(last, Moment::LastNewConnection, Provenance::Observed);
         }

@@ -202,11 +202,131 @@ fn metrics(status: &Value) -> String {
         &drain["new"],
     );
     metric("lameduck_drain_arrivals_total", "counter", "Arrivals of data after the drain began.", &drain["arrivals"]);
+    front_metrics(&status["front"], &mut out);
     out.push_str("# HELP lameduck_state The state, 1 for the one that holds.\n# TYPE lameduck_state gauge\n");
     for state in STATES {
         let _ = writeln!(out, "lameduck_state{{state=\"{state}\"}} {}", u8::from(status["state"] == state));
     }
     out
+}
+
+/// A metric of the front: its name, kind and help, the name of its label, and the label's values by field of the status.
+struct FrontMetric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    label: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+}
+
+const fn plain(
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    field: &'static [(&'static str, &'static str)],
+) -> FrontMetric {
+    FrontMetric { name, kind, help, label: "", fields: field }
+}
+
+const FRONT_METRICS: &[FrontMetric] = &[
+    plain("connections", "gauge", "Client connections open.", &[("", "connections")]),
+    plain("in_flight", "gauge", "Requests in flight, tunnels included.", &[("", "in_flight")]),
+    plain("held", "gauge", "Requests held while the app does not listen.", &[("", "held")]),
+    FrontMetric {
+        name: "accepted_total",
+        kind: "counter",
+        help: "Client connections accepted; late: of those, after the lame duck began.",
+        label: "when",
+        fields: &[("ever", "accepted"), ("late", "accepted_late")],
+    },
+    FrontMetric {
+        name: "requests_total",
+        kind: "counter",
+        help: "Requests received, by the phase of the front; probes are none of them.",
+        label: "phase",
+        fields: &[
+            ("serving", "requests_serving"),
+            ("lame-duck", "requests_lame_duck"),
+            ("closing", "requests_closing"),
+        ],
+    },
+    plain("probes_total", "counter", "Requests by probes.", &[("", "probes")]),
+    FrontMetric {
+        name: "outcomes_total",
+        kind: "counter",
+        help: "How requests ended.",
+        label: "outcome",
+        fields: &[
+            ("answered", "answered"),
+            ("refused", "refused"),
+            ("shed", "shed"),
+            ("bad-gateway", "bad_gateway"),
+            ("gateway-timeout", "gateway_timeout"),
+            ("cut-by-app", "cut_by_app"),
+            ("client-gone", "client_gone"),
+            ("cut-at-deadline", "cut_at_deadline"),
+            ("lost-with-front", "lost_with_front"),
+        ],
+    },
+    plain("app_errors_total", "counter", "Answers of the app with a status of 500 or more.", &[("", "app_errors")]),
+    plain("held_total", "counter", "Requests that were held.", &[("", "held_total")]),
+    plain("held_expired_total", "counter", "Of those, given up with 503.", &[("", "held_expired")]),
+    FrontMetric {
+        name: "retried_total",
+        kind: "counter",
+        help: "What was tried again: connects to the app, requests on a reused connection that had died.",
+        label: "what",
+        fields: &[("connect", "retried_connect"), ("reused", "retried_reused")],
+    },
+    FrontMetric {
+        name: "shed_connections_total",
+        kind: "counter",
+        help: "Connections that were asked to leave or ended, by method.",
+        label: "method",
+        fields: &[
+            ("header", "shed_by_header"),
+            ("goaway", "shed_by_goaway"),
+            ("idle", "shed_idle"),
+            ("websocket", "shed_websocket"),
+            ("stream", "shed_stream"),
+            ("long-poll", "shed_long_poll"),
+            ("forced", "forced"),
+        ],
+    },
+    plain("resets_total", "counter", "Connections reset by the front.", &[("", "resets_sent")]),
+    plain("crossed_close_total", "counter", "Requests that met a close, not executed.", &[("", "crossed_close")]),
+    plain("upstream_connects_total", "counter", "Connections to the app.", &[("", "upstream_connects")]),
+    plain(
+        "upstream_closed_idle_total",
+        "counter",
+        "Idle connections that the app closed first.",
+        &[("", "upstream_closed_idle")],
+    ),
+    plain(
+        "upstream_idle_milliseconds",
+        "gauge",
+        "The app's idle timeout as learned; 0: not known.",
+        &[("", "upstream_idle_ms")],
+    ),
+    plain("accept_paused_total", "counter", "Times that no descriptor was left.", &[("", "accept_paused")]),
+    plain("restarts_total", "counter", "Fronts that died and were started again.", &[("", "restarts")]),
+    plain("log_lost_total", "counter", "Lines of the access log that could not be written.", &[("", "log_lost")]),
+];
+
+fn front_metrics(front: &Value, out: &mut String) {
+    if !front.is_object() {
+        return;
+    }
+    for FrontMetric { name, kind, help, label, fields } in FRONT_METRICS {
+        let _ = write!(out, "# HELP lameduck_front_{name} {help}\n# TYPE lameduck_front_{name} {kind}\n");
+        for (value, field) in *fields {
+            let count = front[field].as_u64().unwrap_or_default();
+            let _ = match *label {
+                "" => writeln!(out, "lameduck_front_{name} {count}"),
+                label => writeln!(out, "lameduck_front_{name}{{{label}=\"{value}\"}} {count}"),
+            };
+        }
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +361,22 @@ mod tests {
         assert!(text.contains("\nlameduck_state{state=\"serving\"} 1\n"), "{text}");
         assert!(!text.contains("lameduck_drain_seconds"), "nothing is made up: {text}");
         assert!(text.lines().all(|line| line.starts_with("# ") || line.split(' ').count() == 2), "{text}");
+    }
+
+    #[test]
+    fn every_figure_of_the_front_is_a_metric() {
+        use lameduck_core::front::{Figures, Slot};
+        let status = serde_json::json!({"state": "serving", "front": Figures { restarts: 2, ..Figures::default() }});
+        let text = metrics(&status);
+        assert!(text.contains("\nlameduck_front_requests_total{phase=\"lame-duck\"} 0\n"), "{text}");
+        assert!(text.contains("\nlameduck_front_restarts_total 2\n"), "{text}");
+        let shown: Vec<&str> = FRONT_METRICS.iter().flat_map(|metric| metric.fields).map(|(_, field)| *field).collect();
+        // Not of use to a scraper: the state is a metric of its own, the times are of another clock.
+        let left_out = ["phase", "last_arrival_ms", "last_sent_ms"];
+        for (_, name, _) in Slot::ALL {
+            assert!(shown.contains(name) || left_out.contains(name), "{name}");
+        }
+        assert!(!metrics(&serde_json::json!({"state": "serving", "front": null})).contains("front"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use lameduck_core::budget::Budget;
+use lameduck_core::front::Command;
 use lameduck_core::report::{EndedBy, Origin, Phase};
 use lameduck_core::timeline::Moment;
 
@@ -46,6 +47,8 @@ pub struct Policy {
     pub stop_command: bool,
     /// Whether TSTP, TTIN and TTOU suspend lameduck too, after they were passed on.
     pub suspend_self: bool,
+    /// Whether there is a front: clients are told to leave, and the app only once the front has closed.
+    pub front: bool,
 }
 
 /// What a stop signal leads to.
@@ -94,7 +97,7 @@ impl Ending {
 /// What is known of the traffic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Listening sockets of the app; `None` where that can not be known.
+    /// Listening sockets of the app, or of the front where there is one; `None` where that can not be known.
     pub listeners: Option<u32>,
     /// The last arrival of a connection or of data, probes excluded.
     pub last_arrival: Option<Time>,
@@ -102,6 +105,8 @@ pub struct Seen {
     pub last_sent: Option<Time>,
     /// Requests in flight.
     pub in_flight: u32,
+    /// Client connections of the front; without one it is 0 and says nothing.
+    pub connections: u32,
 }
 
 /// Where in its life the app is.
@@ -174,6 +179,8 @@ pub enum Action {
     EndPreStop,
     /// Start the stop command.
     RunStopCommand,
+    /// Tell the front.
+    TellFront(Command),
     /// Signal the main process (or its group), and wake it if it is stopped.
     SignalMain(Signal),
     /// Signal every other process of the app, and wake it if it is stopped.
@@ -265,6 +272,8 @@ pub struct Machine {
     others_signalled: bool,
     /// Half of the time to stop is over, and whoever had not been told was.
     reminded: bool,
+    /// The front was told to close.
+    front_told: bool,
     kill_again: Time,
 }
 
@@ -284,11 +293,12 @@ impl Machine {
             state: State::Starting,
             drain: None,
             main: None,
-            seen: Seen { listeners: None, last_arrival: None, last_sent: None, in_flight: 0 },
+            seen: Seen { listeners: None, last_arrival: None, last_sent: None, in_flight: 0, connections: 0 },
             pre_stop_runs: false,
             main_signalled: false,
             others_signalled: false,
             reminded: false,
+            front_told: false,
             kill_again: Duration::ZERO,
         }
     }
@@ -312,7 +322,10 @@ impl Machine {
     pub fn watches(&self) -> bool {
         match self.state {
             State::LameDuck | State::Draining => true,
-            State::Stopping | State::Killing => self.drain.is_some() && self.policy.on_stop != OnStop::Forward,
+            // A front has closed by then, or is not to be waited for.
+            State::Stopping | State::Killing => {
+                self.drain.is_some() && self.policy.on_stop != OnStop::Forward && !self.policy.front
+            }
             State::Starting | State::Serving | State::Exited { .. } => false,
         }
     }
@@ -453,6 +466,7 @@ impl Machine {
         if self.policy.on_stop == OnStop::Drain {
             self.state = State::LameDuck;
             actions.push(Action::Record(Moment::LameDuckBegan));
+            self.tell_front(Command::LameDuck, actions);
             if self.policy.pre_stop {
                 self.pre_stop_runs = true;
                 actions.push(Action::RunPreStop);
@@ -471,7 +485,7 @@ impl Machine {
                 }
             }
             State::Draining => {
-                if self.seen.in_flight == 0 {
+                if self.drained() {
                     self.leave(now, Phase::Draining, EndedBy::NothingInFlight, actions);
                 } else if now >= drain.began + lame_duck + draining {
                     self.leave(now, Phase::Draining, EndedBy::BudgetSpent, actions);
@@ -498,6 +512,12 @@ impl Machine {
             }
             State::Starting | State::Serving | State::Stopping | State::Exited { .. } => {}
         }
+    }
+
+    /// Whether draining has nothing left to wait for.
+    fn drained(&self) -> bool {
+        let closed = self.seen.listeners == Some(0) && self.seen.connections == 0;
+        self.seen.in_flight == 0 && (closed || !self.policy.front)
     }
 
     fn lame_duck_over(&self, now: Time, drain: &Drain) -> Option<EndedBy> {
@@ -542,11 +562,40 @@ impl Machine {
     /// From lame duck or draining to what comes next.
     fn leave(&mut self, now: Time, phase: Phase, by: EndedBy, actions: &mut Actions) {
         self.end_phase(now, phase, by, actions);
-        if phase == Phase::LameDuck && self.seen.in_flight > 0 && by == EndedBy::BudgetSpent {
+        // A front always has something to do first: it sheds its idle connections and closes.
+        let waits = match by {
+            EndedBy::AppExited | EndedBy::Forced => false,
+            EndedBy::BudgetSpent => self.seen.in_flight > 0 || self.policy.front,
+            EndedBy::Quiet
+            | EndedBy::NothingListens
+            | EndedBy::MinimumPassed
+            | EndedBy::NothingInFlight
+            | EndedBy::AllExited
+            | EndedBy::NotActing => self.policy.front,
+        };
+        if phase == Phase::LameDuck && waits {
             self.state = State::Draining;
             actions.push(Action::Record(Moment::DrainingBegan));
-        } else {
-            self.begin_stopping(actions);
+            self.close_front(actions);
+            return;
+        }
+        self.close_front(actions);
+        // The front of an app that exited by itself still has answers to give; it gets its time at the very end.
+        if by != EndedBy::AppExited {
+            self.tell_front(Command::End, actions);
+        }
+        self.begin_stopping(actions);
+    }
+
+    fn tell_front(&self, command: Command, actions: &mut Actions) {
+        if self.policy.front {
+            actions.push(Action::TellFront(command));
+        }
+    }
+
+    fn close_front(&mut self, actions: &mut Actions) {
+        if !std::mem::replace(&mut self.front_told, true) {
+            self.tell_front(Command::Close, actions);
         }
     }
 
@@ -619,6 +668,13 @@ impl Machine {
 
     /// The main process ended by itself or on request; the others follow.
     fn app_ended(&mut self, now: Time, actions: &mut Actions) {
+        match self.state {
+            State::Starting | State::Serving | State::LameDuck | State::Draining => {
+                self.tell_front(Command::AppGone, actions);
+                self.close_front(actions);
+            }
+            State::Stopping | State::Killing | State::Exited { .. } => {}
+        }
         match self.state {
             State::Starting | State::Serving => {
                 self.drain = Some(Drain {

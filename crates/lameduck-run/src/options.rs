@@ -59,6 +59,21 @@ pub enum Readiness {
     Auto,
 }
 
+/// The front, as far as PID 1 has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontPlan {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// The words that start it, after the program's own: a verb and what it reads its options from.
+    pub words: Vec<OsString>,
+    /// Where the app listens, for people. `None`: where PID 1 tells it to, by the variable `PORT`.
+    pub upstream: Option<String>,
+    /// The port of this host at which the app listens, where it was said: whether somebody does tells readiness.
+    pub app_port: Option<u16>,
+    /// Whether it writes to standard output.
+    pub stdout: bool,
+}
+
 /// Whose manners lameduck takes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persona {
@@ -129,6 +144,8 @@ pub struct Options {
     pub in_kubernetes: bool,
     /// Whose manners.
     pub persona: Persona,
+    /// The front, where there is one.
+    pub front: Option<FrontPlan>,
 }
 
 impl Default for Options {
@@ -155,6 +172,7 @@ impl Default for Options {
             readiness: Readiness::Auto,
             in_kubernetes: false,
             persona: Persona::Lameduck,
+            front: None,
         }
     }
 }
@@ -184,6 +202,7 @@ impl Options {
             pre_stop: !self.pre_stop.is_empty(),
             stop_command: self.stop_command.is_some(),
             suspend_self: !matches!(self.persona, Persona::Tini { .. }),
+            front: self.front.is_some(),
         })
     }
 

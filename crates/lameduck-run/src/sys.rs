@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 
 use crate::signal::{HIGHEST, Signal};
 
@@ -149,6 +150,25 @@ pub fn signalfd_record(record: &[u8; SIGNALFD_RECORD]) -> Option<(Signal, u32)> 
     Some((Signal::new(u8::try_from(word(0)).ok()?)?, word(12)))
 }
 
+/// Waits for a signal on a descriptor of [`signalfd`].
+pub fn next_signal(signals: BorrowedFd<'_>) -> io::Result<Signal> {
+    let mut record = [0; SIGNALFD_RECORD];
+    loop {
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(signals, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut fds, None);
+        match rustix::io::read(signals, &mut record) {
+            Ok(SIGNALFD_RECORD) => {
+                if let Some((signal, _)) = signalfd_record(&record) {
+                    return Ok(signal);
+                }
+            }
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Dispositions a program may inherit: by signal number, whether it was ignored.
 pub type Ignored = [bool; HIGHEST as usize + 1];
 
@@ -222,11 +242,14 @@ pub struct Start<'a> {
     pub directory: Option<&'a CStr>,
     /// A descriptor for its standard output and error, instead of ours.
     pub output: Option<BorrowedFd<'a>>,
-    /// A descriptor to hand to it, and its number there.
-    pub hand: Option<(BorrowedFd<'a>, RawFd)>,
+    /// Descriptors to hand to it, and their numbers there: at most [`MOST_HANDED`], none as high as that.
+    pub hand: &'a [(BorrowedFd<'a>, RawFd)],
     /// Closed by a successful exec; a failed one writes its step and errno first.
     pub status: BorrowedFd<'a>,
 }
+
+/// The most descriptors handed to a child, and above their numbers there.
+pub const MOST_HANDED: usize = 64;
 
 /// The step at which a child failed, as written to [`Start::status`].
 pub const STEP_SETSID: u8 = 1;
@@ -247,12 +270,13 @@ pub fn spawn(start: &Start<'_>) -> io::Result<rustix::process::Pid> {
 
 /// The child, between fork and exec.
 fn child(start: &Start<'_>) -> ! {
-    let fail = |step: u8| -> ! {
+    let mut report_to = start.status.as_raw_fd();
+    let fail = |step: u8, report_to: RawFd| -> ! {
         let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
         let message = [step, errno[0], errno[1], errno[2], errno[3]];
         // SAFETY: plain system calls on a live buffer, then _exit, which runs nothing of ours.
         unsafe {
-            libc::write(start.status.as_raw_fd(), message.as_ptr().cast(), message.len());
+            libc::write(report_to, message.as_ptr().cast(), message.len());
             libc::_exit(127);
         }
     };
@@ -260,7 +284,7 @@ fn child(start: &Start<'_>) -> ! {
     match start.session {
         Session::Own => {
             if unsafe { libc::setsid() } == -1 {
-                fail(STEP_SETSID);
+                fail(STEP_SETSID, report_to);
             }
             // No terminal, or one of somebody else: then there is no job control to hand on.
             unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
@@ -284,11 +308,16 @@ fn child(start: &Start<'_>) -> ! {
         unsafe { libc::dup2(output.as_raw_fd(), libc::STDOUT_FILENO) };
         unsafe { libc::dup2(output.as_raw_fd(), libc::STDERR_FILENO) };
     }
-    if let Some((fd, number)) = start.hand {
-        if fd.as_raw_fd() == number {
-            unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
-        } else {
-            unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if !start.hand.is_empty() {
+        // Out of the way first, each above all numbers that are handed out, so that none is overwritten by another.
+        let above = MOST_HANDED as c_int;
+        report_to = unsafe { libc::fcntl(report_to, libc::F_DUPFD_CLOEXEC, above) };
+        let mut moved = [-1; MOST_HANDED];
+        for (place, (fd, _)) in moved.iter_mut().zip(start.hand) {
+            *place = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
+        }
+        for (fd, (_, number)) in moved.iter().zip(start.hand) {
+            unsafe { libc::dup2(*fd, *number) };
         }
     }
     if start.ignore_chld {
@@ -296,7 +325,59 @@ fn child(start: &Start<'_>) -> ! {
     }
     set_signal_mask(start.mask);
     let _ = start.command.exec();
-    fail(STEP_EXEC)
+    fail(STEP_EXEC, report_to)
+}
+
+/// Sets a variable of this process, and so of every child to come.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: the program has one thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+}
+
+/// A page of memory to share with a child, with the descriptor by which it is handed on (`memfd_create(2)`).
+pub fn shared_page() -> io::Result<(OwnedFd, &'static SharedWords)> {
+    // SAFETY: a literal and plain integers.
+    let fd = owned(unsafe { libc::memfd_create(c"lameduck".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) })?;
+    // SAFETY: plain integers. Sealed, nobody can shrink it under us, which would end us by SIGBUS.
+    let done = unsafe {
+        libc::ftruncate(fd.as_raw_fd(), size_of::<SharedWords>() as libc::off_t) == 0
+            && libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) == 0
+    };
+    if !done {
+        return Err(io::Error::last_os_error());
+    }
+    let words = map_shared(&fd)?;
+    Ok((fd, words))
+}
+
+/// The words of a shared page.
+pub type SharedWords = [AtomicU64; lameduck_core::front::WORDS];
+
+/// Maps a page that was made by [`shared_page`], for good.
+pub fn map_shared(fd: &OwnedFd) -> io::Result<&'static SharedWords> {
+    // SAFETY: fcntl only reads the seals of the file.
+    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    let size = rustix::fs::fstat(fd)?.st_size;
+    if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 || size < size_of::<SharedWords>() as i64 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the page that lameduck shares with its front"));
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice, of a file at least as long that can not shrink.
+    let page = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            size_of::<SharedWords>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: mapped, aligned to a page, of this size, never unmapped; zeros are valid words, and whoever else has the page
+    // changes it by whole words too.
+    Ok(unsafe { &*page.cast::<SharedWords>() })
 }
 
 /// Opens `/dev/null` where standard input, output or error is closed, so that no descriptor of ours gets their numbers. A
@@ -350,6 +431,12 @@ pub fn kill(pid: rustix::process::Pid, group: bool, signal: Signal) -> io::Resul
     // SAFETY: plain integers.
     let done = unsafe { libc::kill(target, c_int::from(signal.number())) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal to the parent.
+pub fn kill_parent(signal: Signal) -> io::Result<()> {
+    let parent = rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?;
+    kill(parent, false, signal)
 }
 
 /// Sends a signal to every process of this pid namespace but this one, which must be its PID 1 (kill(2), pid -1).

@@ -31,6 +31,13 @@ pub fn main() -> u8 {
         if args.first().is_some_and(|verb| verb == "run") {
             return finish(cli::run::run(&args[1..], &env, inherited_mask));
         }
+        #[cfg(feature = "front")]
+        match args.first().and_then(|verb| verb.to_str()) {
+            Some("front") => return finish(cli::front::front(&args[1..], &env, inherited_mask)),
+            // It keeps every signal blocked.
+            Some(cli::front::PLACE_VERB) => return finish(cli::front::hold_place()),
+            Some(_) | None => {}
+        }
         lameduck_run::sys::set_signal_mask(inherited_mask);
     }
     let _ = argv0;
@@ -45,6 +52,8 @@ pub fn main() -> u8 {
         "ready" => finish(cli::control::ready(rest, &env)),
         #[cfg(feature = "run")]
         "serve-admin" => finish(cli::control::serve_admin(rest)),
+        #[cfg(feature = "front")]
+        cli::front::SERVE_VERB => finish(cli::front::serve_front(rest)),
         #[cfg(feature = "drill")]
         "drill" => finish(cli::drill::drill(rest, &env)),
         #[cfg(all(feature = "drill", feature = "run"))]

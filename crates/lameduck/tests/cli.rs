@@ -32,6 +32,24 @@ fn errors_say_what_was_read_and_what_was_expected() {
     check(&["run", "--grace", "soon", "--", "x"], 125, "--grace: read \"soon\", expected seconds, or a number with ms");
     check(&["run", "--rewrite", "15", "--", "x"], 125, "expected FROM:TO");
     check(&["run", "--min", "40s", "--", "x"], 125, "= 42s, but --grace is 30s");
+    check(
+        &["run", "--hold", "3s", "--", "x"],
+        125,
+        "--hold is an option of the front, and there is none: give --listen",
+    );
+    check(&["run", "--listen", "8080", "--", "x"], 125, "--listen: read \"8080\", expected an address with a port");
+    check(&["run", "--listen", ":1", "--upstream", "app:80", "--", "x"], 125, "names are not looked up");
+    check(&["run", "--listen", ":1", "--long-poll", "/a", "--", "x"], 125, "expected PREFIX=STATUS");
+    check(&["run", "--listen", ":1", "--hold-bytes", "much", "--", "x"], 125, "as in 65536, 64k or 64M");
+    check(
+        &["run", "--mode", "off", "--listen", ":1", "--upstream", ":2", "--", "x"],
+        125,
+        "nothing would listen at --listen [::]:1 and pass on to --upstream 127.0.0.1:2; leave --upstream out",
+    );
+    check(&["front"], 125, "no --listen was given");
+    check(&["front", "--listen", ":1"], 125, "no --upstream was given");
+    check(&["front", "--listen", ":1", "--upstream", ":2", "--", "x"], 125, "use lameduck run --listen");
+    check(&["serve-front"], 2, "is for lameduck run --listen and lameduck front only");
     check(&["drill"], 2, "no command");
     check(&["drill", "--event", "explode", "--", "x"], 2, "no action \"explode\"");
     check(&["drill", "--profile", "f5", "--", "x"], 2, "expected one of glb, alb, nginx, envoy, go-client");
@@ -61,12 +79,14 @@ fn variables_are_options_and_service_links_are_not() {
     assert_eq!(with("LAMEDUCK_PORT", "eighty", run).status.code(), Some(125));
     assert_eq!(with("LAMEDUCK_FORCE_ON_REPEAT", "maybe", run).status.code(), Some(125));
     assert_eq!(with("LAMEDUCK_MAP_EXIT", "7=0\n8=0", &["run", "--", "sh", "-c", "exit 8"]).status.code(), Some(0));
+    let alone = with("LAMEDUCK_HOLD", "3", run);
+    assert!(String::from_utf8_lossy(&alone.stderr).contains("LAMEDUCK_HOLD is an option of the front"));
     assert_eq!(with("LAMEDUCK_MODE", "off", &["run", "--", "sh", "-c", "exit 3"]).status.code(), Some(3));
 }
 
 #[test]
 fn help_is_help() {
-    for verb in ["run", "drain", "ready", "drill", "demo", "check", "rule"] {
+    for verb in ["run", "front", "drain", "ready", "drill", "demo", "check", "rule"] {
         let out = lameduck(&[verb, "--help"]);
         assert_eq!(out.status.code(), Some(0), "{verb}");
         assert_eq!(out.stdout, lameduck(&["help", verb]).stdout);

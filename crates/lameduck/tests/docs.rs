@@ -8,8 +8,10 @@ use std::time::Duration;
 use lameduck_core::Cause;
 use lameduck_core::budget::{Budget, Shares};
 use lameduck_core::duration::show;
+use lameduck_core::front::Figures;
 use lameduck_core::report::{
-    DrainReport, EndedBy, Exit, Origin, Phase, PhaseUse, Processes, SCHEMA, SourceCount, Traffic, TrafficSource,
+    DrainReport, EndedBy, Exit, FrontReport, Origin, Phase, PhaseUse, Processes, SCHEMA, SourceCount, Traffic,
+    TrafficSource,
 };
 use lameduck_core::timeline::{Moment, Provenance, Timeline};
 
@@ -50,7 +52,10 @@ fn every_option_is_documented_with_its_variable() {
     for verb in lameduck::cli::VERBS {
         let own = format!("docs/{}.md", verb.name);
         let path = if root().join(&own).exists() { own } else { "docs/control.md".to_owned() };
-        let page = read(&path);
+        let mut page = read(&path);
+        if verb.name == "run" && page.contains("(front.md#options)") {
+            page += &read("docs/front.md");
+        }
         if !page.contains(&format!("`lameduck {}`", verb.name)) {
             complaints.push(format!("{path} does not name `lameduck {}`", verb.name));
         }
@@ -76,7 +81,7 @@ fn every_documented_variable_exists() {
     if !lameduck::cli::VERBS.iter().any(|verb| verb.name == "run") {
         return;
     }
-    for path in ["docs/run.md", "docs/control.md", "docs/observe.md", "docs/README.md"] {
+    for path in ["docs/run.md", "docs/front.md", "docs/control.md", "docs/observe.md", "docs/README.md"] {
         let page = read(path);
         for (at, _) in page.match_indices("LAMEDUCK_") {
             let name: String = page[at..].chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
@@ -138,6 +143,7 @@ fn report() -> DrainReport {
             forced_closes: Some(0),
             by_source: vec![SourceCount { address: std::net::Ipv4Addr::LOCALHOST.into(), arrivals: 0 }],
         },
+        front: Some(FrontReport { would_have_been_502: 0, figures: Figures::default(), by_source: Vec::new() }),
         exit: Exit { status: 0, app_code: Some(0), app_signal: Some(0) },
         processes: Processes::default(),
         took: Duration::ZERO,

@@ -43,6 +43,7 @@ pub fn html(result: &DrillResult) -> String {
         plan_line(result)
     );
     section(&mut body, "", result, svg::span(result), None);
+    kinds(&mut body, result);
     causes(&mut body, &[("lost", result)]);
     losses(&mut body, &[("", result)]);
     page(&title, &body)
@@ -165,6 +166,26 @@ fn tiles(out: &mut String, result: &DrillResult) {
     out.push_str("</div>");
 }
 
+/// The same sum by kind, where there is more than one.
+fn kinds(out: &mut String, result: &DrillResult) {
+    if result.kinds.len() < 2 {
+        return;
+    }
+    out.push_str(
+        "<section><h2>Kinds</h2><div class=scroll><table><thead><tr><th>kind</th><th class=n>sent</th><th class=n>answered</th>\
+         <th class=n>lost</th><th class=n>unknown</th></tr></thead><tbody>",
+    );
+    for (kind, tally) in &result.kinds {
+        let [sent, answered, lost, unknown] = [tally.sent, tally.answered, tally.lost, tally.unknown].map(count);
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td class=n>{sent}</td><td class=n>{answered}</td><td class=n>{lost}</td><td class=n>{unknown}</td></tr>",
+            Escaped(kind)
+        );
+    }
+    out.push_str("</tbody></table></div></section>");
+}
+
 fn causes(out: &mut String, results: &[(&str, &DrillResult)]) {
     let mut all: BTreeMap<Cause, u64> = BTreeMap::new();
     for (_, result) in results {
@@ -237,11 +258,12 @@ fn row(out: &mut String, loss: &Loss) {
         None => "-",
     };
     let status = loss.status.map_or_else(String::new, |status| format!(" {status}"));
+    let kind = if matches!(loss.kind.as_str(), "" | "http1") { "" } else { &format!(" [{}]", Escaped(&loss.kind)) };
     let since = loss.since_term_s.map_or_else(|| "-".into(), |since| format!("{since:+.3} s"));
     let _ = write!(
         out,
         "<tr><td class=n>{:.3} s</td><td class=n>{since}</td><td class=nowrap><i class=\"dot {}\"></i>{}</td>\
-         <td class=nowrap title=\"{}\">{} {}</td><td>{}</td><td class=nowrap>{connection}</td><td class=\"n nowrap\">{} / {}</td>\
+         <td class=nowrap title=\"{}\">{} {}{kind}</td><td>{}</td><td class=nowrap>{connection}</td><td class=\"n nowrap\">{} / {}</td>\
          <td class=nowrap>{}{status}</td><td class=nowrap>{saw}</td><td>{retried}</td><td>{}</td></tr>",
         loss.at_s,
         loss.cause.id(),

@@ -42,6 +42,7 @@ pub fn text(result: &DrillResult, color: bool) -> String {
     let _ = writeln!(out, "{}  {}", paint.verdict(result.verdict), result.because);
     let _ = writeln!(out);
     books(&mut out, result, paint);
+    kinds(&mut out, result);
     causes(&mut out, result, paint);
     figures(&mut out, result);
     first_losses(&mut out, result, paint);
@@ -70,6 +71,18 @@ fn books(out: &mut String, result: &DrillResult, paint: Paint) {
         if n > 0 {
             let _ = writeln!(out, "  {:>width$}  more {what}", count(n));
         }
+    }
+    let _ = writeln!(out);
+}
+
+/// The same sum by kind, where there is more than one.
+fn kinds(out: &mut String, result: &DrillResult) {
+    if result.kinds.len() < 2 {
+        return;
+    }
+    for (kind, tally) in &result.kinds {
+        let open = if tally.unknown > 0 { format!(", {} unknown", count(tally.unknown)) } else { String::new() };
+        let _ = writeln!(out, "  {:<12}  {} sent, {} lost{open}", kind, count(tally.sent), count(tally.lost));
     }
     let _ = writeln!(out);
 }

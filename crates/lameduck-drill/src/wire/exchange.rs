@@ -14,7 +14,7 @@ use crate::clock::Clock;
 
 /// How long an RST may trail the FIN it follows. On one machine both are queued before the client wakes; the wait covers a
 /// kernel that was busy elsewhere.
-const RST_TRAILS_FIN: Duration = Duration::from_millis(5);
+pub(crate) const RST_TRAILS_FIN: Duration = Duration::from_millis(5);
 
 /// Who ended the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -87,23 +87,42 @@ pub(crate) fn idle_state(stream: &TcpStream) -> IdleState {
     }
 }
 
-fn is_reset(error: &io::Error) -> bool {
+pub(crate) fn is_reset(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
     )
 }
 
-/// Sends `wire` and reads the answer. Never sends anything twice.
+/// How long the body is held back where the server does not ask for it (RFC 9110, section 10.1.1, leaves it open; curl
+/// waits as long).
+const UNASKED: Duration = Duration::from_secs(1);
+
+/// A request as it goes out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing<'w> {
+    pub(crate) bytes: &'w [u8],
+    /// How much of it goes out at once; the rest waits for `100 Continue`.
+    pub(crate) at_once: usize,
+}
+
+impl<'w> From<&'w [u8]> for Outgoing<'w> {
+    fn from(bytes: &'w [u8]) -> Outgoing<'w> {
+        Outgoing { bytes, at_once: bytes.len() }
+    }
+}
+
+/// Sends a request and reads the answer. Never sends anything twice.
 pub(crate) async fn exchange(
     stream: &mut TcpStream,
-    wire: &[u8],
+    outgoing: Outgoing<'_>,
     mut reader: Reader<'_>,
     timeout: Duration,
     clock: Clock,
 ) -> Exchanged {
     let (mut sent, mut received, mut reset) = (0, 0u64, false);
     let mut buffer = vec![0u8; 16 << 10];
+    let (wire, mut released) = (outgoing.bytes, outgoing.at_once);
     let deadline = tokio::time::sleep(timeout);
     tokio::pin!(deadline);
     let ended = {
@@ -112,7 +131,7 @@ pub(crate) async fn exchange(
             tokio::select! {
                 // Written first: a request that is on its way goes out even where a FIN has just come in.
                 biased;
-                wrote = write_half.write(&wire[sent..]), if sent < wire.len() && !reset => match wrote {
+                wrote = write_half.write(&wire[sent..released]), if sent < released && !reset => match wrote {
                     Ok(n) => sent += n,
                     // What the server sent before it closed may still be read.
                     Err(error) => reset = is_reset(&error) || error.kind() != io::ErrorKind::Interrupted,
@@ -123,12 +142,14 @@ pub(crate) async fn exchange(
                         received += n as u64;
                         match reader.feed(&buffer[..n]) {
                             Ok(true) => break Ended::Whole,
+                            Ok(false) if reader.continued() => released = wire.len(),
                             Ok(false) => {}
                             Err(_) => break Ended::Malformed,
                         }
                     }
                     Err(_) => break Ended::Reset,
                 },
+                () = tokio::time::sleep(UNASKED), if released < wire.len() => released = wire.len(),
                 () = &mut deadline => break Ended::Late,
             }
         }
@@ -170,7 +191,7 @@ enum Ended {
 ///
 /// In CLOSE-WAIT (FIN received) Linux reports a later RST as `EPIPE` in `SO_ERROR`, while reads go on returning 0
 /// (`tcp_reset()` in `net/ipv4/tcp_input.c`). An RST here means the server's kernel had no process to hand the request to.
-async fn fin_or_rst(stream: &TcpStream, reset: bool) -> Ending {
+pub(crate) async fn fin_or_rst(stream: &TcpStream, reset: bool) -> Ending {
     if reset {
         return Ending::Rst;
     }
@@ -206,7 +227,7 @@ mod tests {
     }
 
     async fn go(client: &mut TcpStream) -> Exchanged {
-        exchange(client, REQUEST, Reader::new(false, "x"), Duration::from_millis(300), Clock::start()).await
+        exchange(client, REQUEST.into(), Reader::new(false, "x"), Duration::from_millis(300), Clock::start()).await
     }
 
     /// Runs the exchange against what `server` does, and returns how it ended.
@@ -290,11 +311,55 @@ mod tests {
             peer.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         };
         let (got, ()) = tokio::join!(
-            exchange(&mut client, &wire, Reader::new(false, "x"), Duration::from_secs(5), Clock::start()),
+            exchange(
+                &mut client,
+                Outgoing::from(&wire[..]),
+                Reader::new(false, "x"),
+                Duration::from_secs(5),
+                Clock::start()
+            ),
             answer
         );
         assert_eq!(got.ending, Ending::Complete { status: 413 });
         assert!(!got.reusable && got.bytes_out < wire.len() as u64);
+    }
+
+    const EXPECTS: &[u8] = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody";
+
+    /// What the client sees, and the peer reads, of a body that is held back.
+    async fn expects(serve: impl AsyncFnOnce(&mut TcpStream)) -> Exchanged {
+        let (mut client, mut peer) = pair().await;
+        let outgoing = Outgoing { bytes: EXPECTS, at_once: EXPECTS.len() - 4 };
+        let reader = Reader::new(false, "x");
+        let exchange = exchange(&mut client, outgoing, reader, Duration::from_secs(5), Clock::start());
+        tokio::join!(exchange, serve(&mut peer)).0
+    }
+
+    #[tokio::test]
+    async fn the_body_waits_for_100_continue() {
+        for asked in [true, false] {
+            let got = expects(async |peer| {
+                let mut head = vec![0u8; EXPECTS.len()];
+                let n = peer.read(&mut head).await.unwrap();
+                assert_eq!(n, EXPECTS.len() - 4, "the head alone");
+                if asked {
+                    peer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+                }
+                peer.read_exact(&mut head[n..]).await.unwrap();
+                peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            })
+            .await;
+            assert_eq!((got.ending, got.reusable), (Ending::Complete { status: 200 }, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_final_answer_instead_of_100_is_an_answer() {
+        let got = expects(async |peer| {
+            peer.write_all(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        })
+        .await;
+        assert_eq!((got.ending, got.reusable), (Ending::Complete { status: 417 }, false));
     }
 
     #[tokio::test]

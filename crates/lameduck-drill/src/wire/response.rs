@@ -41,18 +41,25 @@ pub(crate) struct Reader<'r> {
     buffer: Vec<u8>,
     head: Option<(Head, Body)>,
     done: bool,
+    /// How often `100 Continue` came.
+    continues: u32,
     /// Bytes came after the end of the answer: the connection is not used again.
     surplus: bool,
 }
 
 impl<'r> Reader<'r> {
     pub(crate) fn new(to_head: bool, id: &'r str) -> Reader<'r> {
-        Reader { to_head, id, buffer: Vec::new(), head: None, done: false, surplus: false }
+        Reader { to_head, id, buffer: Vec::new(), head: None, done: false, continues: 0, surplus: false }
     }
 
     /// What the head said, once it is there.
     pub(crate) fn head(&self) -> Option<Head> {
         self.head.as_ref().map(|(head, _)| *head)
+    }
+
+    /// Whether the server has asked for a body that was held back.
+    pub(crate) fn continued(&self) -> bool {
+        self.continues > 0
     }
 
     /// Whether the connection can carry another request.
@@ -77,6 +84,7 @@ impl<'r> Reader<'r> {
             };
             let rest = self.buffer.split_off(length);
             // An interim answer (1xx) is skipped; 101 would be final, but nothing here asks for an upgrade.
+            self.continues += u32::from(head.is_none() && self.buffer.get(9..12) == Some(b"100"));
             self.head = head;
             self.buffer = rest;
         }

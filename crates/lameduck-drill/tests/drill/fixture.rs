@@ -40,6 +40,7 @@ fn service() {
             let error = lameduck_drill::naive::serve(listener, Duration::from_secs(5)).unwrap_err();
             panic!("{error}");
         }
+        kind if kind.starts_with("h2") => runtime.block_on(serve_h2(kind, port)),
         kind => runtime.block_on(serve(kind, port)),
     }
 }
@@ -120,6 +121,10 @@ async fn converse(mut stream: TcpStream, state: Arc<State>) {
             "hang" => std::future::pending::<()>().await,
             _ => {}
         }
+        if path == "/chat" || what.starts_with("ws-") {
+            chat(stream, pending, what).await;
+            return;
+        }
         if path.starts_with("/slow") {
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
@@ -138,6 +143,115 @@ async fn converse(mut stream: TcpStream, state: Arc<State>) {
             return;
         }
     }
+}
+
+/// Sends WebSocket messages back until the client closes. `ws-cut` ends the connection after the first, between frames;
+/// `ws-half` in the middle of one.
+async fn chat(mut stream: TcpStream, mut pending: Vec<u8>, what: &str) {
+    // The answer to the one key that the drill uses: RFC 6455, section 1.3.
+    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    if stream.write_all(head.as_bytes()).await.is_err() {
+        return;
+    }
+    let mut buffer = [0u8; 4096];
+    loop {
+        while let [first, second, rest @ ..] = pending.as_slice() {
+            let length = usize::from(second & 0x7f);
+            assert!(length < 126, "the tests' messages are short");
+            if rest.len() < length + 4 {
+                break;
+            }
+            let payload = rest[4..4 + length].iter().zip(rest[..4].iter().cycle()).map(|(byte, mask)| byte ^ mask);
+            let mut frame = vec![*first, length as u8];
+            frame.extend(payload);
+            let closing = first & 0x0f == 8;
+            pending.drain(..length + 6);
+            if what == "ws-half" {
+                frame.truncate(length / 2);
+            }
+            if stream.write_all(&frame).await.is_err() || closing || what.starts_with("ws-") {
+                return;
+            }
+        }
+        match stream.read(&mut buffer).await {
+            Ok(n @ 1..) => pending.extend_from_slice(&buffer[..n]),
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
+/// HTTP/2. `h2`: at TERM each connection is told to leave in two steps (RFC 9113, section 6.8), as is each that comes later;
+/// ends 900 ms after it. `h2-cut`: dies of TERM. A probe in HTTP/1.1 is answered as well.
+async fn serve_h2(kind: &str, port: u16) {
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut term = signal(SignalKind::terminate()).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let end = tokio::time::sleep(Duration::from_hours(1));
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            _ = term.recv() => {
+                if kind == "h2-cut" {
+                    return;
+                }
+                stop.send(true).unwrap();
+                end.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(900));
+            }
+            () = &mut end => return,
+            accepted = listener.accept() => {
+                let (stream, _) = accepted.unwrap();
+                stream.set_nodelay(true).unwrap();
+                tokio::spawn(converse_h2(stream, stopped.clone()));
+            }
+        }
+    }
+}
+
+async fn converse_h2(mut stream: TcpStream, mut stopped: tokio::sync::watch::Receiver<bool>) {
+    let mut first = [0u8; 3];
+    if !matches!(stream.peek(&mut first).await, Ok(3)) || &first != b"PRI" {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        return;
+    }
+    say("connection");
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(Ok((request, respond))) = accepted else { return };
+                tokio::spawn(answer_h2(request, respond));
+            }
+            _ = stopped.wait_for(|stopped| *stopped), if !leaving => {
+                connection.graceful_shutdown();
+                leaving = true;
+            }
+        }
+    }
+}
+
+async fn answer_h2(request: http::Request<h2::RecvStream>, mut respond: h2::server::SendResponse<bytes::Bytes>) {
+    let id = request.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
+    say(&format!("answer {}", id.unwrap_or_default()));
+    let slow = request.uri().path().starts_with("/slow");
+    if request.method() == "HEAD" {
+        let _ = respond.send_response(http::Response::new(()), true);
+        return;
+    }
+    let mut body = request.into_body();
+    let mut length = 0;
+    while let Some(Ok(piece)) = body.data().await {
+        length += piece.len();
+        let _ = body.flow_control().release_capacity(piece.len());
+    }
+    let Ok(mut answer) = respond.send_response(http::Response::new(()), false) else { return };
+    for _ in 0..if slow { 5 } else { 1 } {
+        let _ = answer.send_data(format!("{length} bytes\n").into(), false);
+        tokio::time::sleep(Duration::from_millis(if slow { 20 } else { 0 })).await;
+    }
+    let _ = answer.send_trailers(http::HeaderMap::new());
 }
 
 /// Reads one request with its body: method, path and id. `None` at the end of the stream.

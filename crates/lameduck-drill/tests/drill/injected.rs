@@ -21,7 +21,8 @@ fn log(folder: &std::path::Path) -> BTreeMap<String, Vec<String>> {
 
 fn plan(seed: u64, logs: &std::path::Path) -> Plan {
     let mix = "GET / 20\nHEAD / 3\nPOST / 5 300\nGET /slow 4\nGET /inject/idle-close 2\nPOST /inject/reset 1 40\n\
-               GET /inject/half 1\nGET /inject/hang 1";
+               GET /inject/half 1\nGET /inject/hang 2\nGET /chat 2 websocket=200ms/40ms\n\
+               GET /inject/ws-cut 1 websocket=200ms/40ms\nGET /inject/ws-half 1 websocket=200ms/40ms";
     Plan {
         replicas: 1,
         rate: 300.0,
@@ -52,7 +53,8 @@ fn check(seed: u64) -> DrillResult {
         // Neither read by the process nor closed on by it: the kernel refused it, for want of a listener.
         (Cause::RefusedWhileRouted, result.tally.sent - read.len() as u64 - crossed),
         (Cause::IdleCloseRace, crossed),
-        (Cause::CutMidResponse, injected("reset") + injected("half")),
+        // A session that ends without a Close, between two frames or in one, is cut like an answer.
+        (Cause::CutMidResponse, ["reset", "half", "ws-cut", "ws-half"].map(injected).iter().sum()),
         (Cause::KilledAtDeadline, injected("hang")),
     ]
     .into();
@@ -67,7 +69,10 @@ fn check(seed: u64) -> DrillResult {
     };
     let of = |what: &str| log.get(what).into_iter().flatten();
     assert_eq!(ids(Cause::KilledAtDeadline), of("hang").collect());
-    assert_eq!(ids(Cause::CutMidResponse), of("reset").chain(of("half")).collect());
+    assert_eq!(ids(Cause::CutMidResponse), ["reset", "half", "ws-cut", "ws-half"].into_iter().flat_map(of).collect());
+    let sessions = &result.kinds["websocket"];
+    assert_eq!(sessions.causes.get(&Cause::CutMidResponse), Some(&(injected("ws-cut") + injected("ws-half"))));
+    assert!(sessions.answered > 0, "{sessions:?}");
     for loss in &result.losses {
         assert_eq!(loss.server_saw, Some(read.contains(&loss.id)), "{loss:?}");
     }

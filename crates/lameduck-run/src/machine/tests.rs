@@ -17,6 +17,7 @@ fn policy() -> Policy {
         pre_stop: false,
         stop_command: false,
         suspend_self: true,
+        front: false,
     }
 }
 
@@ -50,7 +51,7 @@ impl Story {
 }
 
 fn traffic(last_arrival: u64, in_flight: u32) -> Event {
-    Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(last_arrival)), last_sent: None, in_flight })
+    Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(last_arrival)), in_flight, ..Seen::default() })
 }
 
 const TERM: Event = Event::Signal(Signal::TERM);
@@ -149,7 +150,12 @@ fn an_answer_that_streams_is_no_quiet() {
     let mut story = Story::of(policy());
     story.after(0, TERM);
     let streams = |sent: u64| {
-        Event::Traffic(Seen { listeners: Some(1), last_arrival: Some(at(0)), last_sent: Some(at(sent)), in_flight: 0 })
+        Event::Traffic(Seen {
+            listeners: Some(1),
+            last_arrival: Some(at(0)),
+            last_sent: Some(at(sent)),
+            ..Seen::default()
+        })
     };
     story.when(8000, streams(7900), &[]);
     story.after(9900, streams(7900));
@@ -371,6 +377,125 @@ fn observe_forwards_at_once_never_kills_and_still_watches() {
     story.when(100_001, TERM, &[Action::Forward(Signal::TERM)]);
 }
 
+fn fronted() -> Policy {
+    Policy { front: true, ..policy() }
+}
+
+const FRONTED_DRAIN_BEGINS: [Action; 4] = [
+    Action::Record(Moment::TermReceived),
+    Action::Watch,
+    Action::Record(Moment::LameDuckBegan),
+    Action::TellFront(Command::LameDuck),
+];
+
+fn closing(connections: u32) -> Event {
+    let listeners = Some(u32::from(connections > 0));
+    Event::Traffic(Seen { listeners, connections, ..Seen::default() })
+}
+
+#[test]
+fn a_front_closes_before_the_app_is_told() {
+    let mut story = Story::of(fronted());
+    story.when(0, TERM, &FRONTED_DRAIN_BEGINS);
+    story.when(
+        5000,
+        traffic(0, 0),
+        &[
+            Action::Record(Moment::Quiet),
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 5000, EndedBy::Quiet),
+            Action::Record(Moment::DrainingBegan),
+            Action::TellFront(Command::Close),
+        ],
+    );
+    story.when(5500, closing(3), &[]);
+    story.when(
+        6000,
+        closing(0),
+        &[
+            ended(Phase::Draining, 1000, EndedBy::NothingInFlight),
+            Action::TellFront(Command::End),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+    assert!(!story.machine.watches(), "there is nothing left to look at");
+}
+
+#[test]
+fn a_front_that_does_not_empty_is_ended_when_its_share_is_spent() {
+    let mut story = Story::of(fronted());
+    story.after(0, TERM);
+    story.after(5000, traffic(0, 0));
+    assert_eq!(story.machine.deadline(), Some(at(23_200)));
+    story.after(23_000, closing(1));
+    story.when(
+        23_200,
+        Event::Tick,
+        &[
+            ended(Phase::Draining, 18_200, EndedBy::BudgetSpent),
+            Action::TellFront(Command::End),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn a_front_hears_of_an_app_that_exited_by_itself() {
+    let mut serving = Story::of(fronted());
+    serving.when(
+        100,
+        Event::MainEnded(Ending::Code(1)),
+        &[
+            Action::TellFront(Command::AppGone),
+            Action::TellFront(Command::Close),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalOthers(Signal::TERM),
+        ],
+    );
+    let mut lame = Story::of(fronted());
+    lame.after(0, TERM);
+    lame.when(
+        100,
+        Event::MainEnded(Ending::Code(1)),
+        &[
+            Action::TellFront(Command::AppGone),
+            Action::TellFront(Command::Close),
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 100, EndedBy::AppExited),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalOthers(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn a_forced_stop_closes_and_ends_the_front() {
+    let mut story = Story::of(Policy { force_on_repeat: true, ..fronted() });
+    story.after(0, TERM);
+    story.when(
+        100,
+        TERM,
+        &[
+            ended(Phase::LameDuck, 100, EndedBy::Forced),
+            Action::TellFront(Command::Close),
+            Action::TellFront(Command::End),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn observe_tells_the_front_nothing() {
+    let mut story = Story::of(Policy { on_stop: OnStop::Report, on_main_end: OnMainEnd::Exit, ..fronted() });
+    let (next, actions) = step(story.machine, at(0), TERM);
+    assert!(actions.iter().all(|action| !matches!(action, Action::TellFront(_))));
+    assert!(!next.watches(), "its page is read at the end");
+    story.after(1, TERM);
+}
+
 #[test]
 fn job_control_suspends_lameduck_too() {
     let mut story = Story::of(policy());
@@ -384,9 +509,10 @@ fn event() -> impl Strategy<Value = Event> {
         (1u8..=64).prop_map(|n| Event::Signal(Signal::new(n).unwrap())),
         Just(TERM),
         Just(Event::DrainRequested),
-        (prop::option::of(0u32..3), prop::option::of(0u64..40_000), 0u32..3).prop_map(
-            |(listeners, last, in_flight)| {
-                Event::Traffic(Seen { listeners, last_arrival: last.map(at), last_sent: last.map(at), in_flight })
+        (prop::option::of(0u32..3), prop::option::of(0u64..40_000), 0u32..3, 0u32..3).prop_map(
+            |(listeners, last, in_flight, connections)| {
+                let last = last.map(at);
+                Event::Traffic(Seen { listeners, last_arrival: last, last_sent: last, in_flight, connections })
             }
         ),
         Just(Event::PreStopEnded),
@@ -405,7 +531,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         Just(OnMainEnd::Exit),
         Just(OnMainEnd::SignalAndExit(Signal::TERM)),
     ];
-    (on_stop, on_main_end, any::<[bool; 4]>(), 1u64..60).prop_map(|(on_stop, on_main_end, flags, grace)| Policy {
+    (on_stop, on_main_end, any::<[bool; 5]>(), 1u64..60).prop_map(|(on_stop, on_main_end, flags, grace)| Policy {
         budget: Budget::divide(&Shares { grace: Duration::from_secs(grace), ..Shares::default() }).unwrap(),
         on_stop,
         on_main_end,
@@ -413,6 +539,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         force_on_repeat: flags[1],
         pre_stop: flags[2],
         stop_command: flags[3],
+        front: flags[4],
         ..policy()
     })
 }
@@ -457,6 +584,38 @@ proptest! {
             machine = next;
         }
         prop_assert_eq!(exits, u32::from(rank(machine.state()) == 6));
+    }
+
+    /// With a front, whatever happens: its commands come once each and in order, and nobody of the app is told to stop
+    /// before the front was told to close. Without one it is told nothing.
+    #[test]
+    fn the_app_is_not_told_before_the_front(
+        policy in any_policy(), story in prop::collection::vec((0u64..3000, event()), 1..60)
+    ) {
+        let policy = Policy { on_stop: OnStop::Drain, ..policy };
+        let mut machine = Machine::new(policy);
+        let mut now = Duration::ZERO;
+        let mut told: Vec<Command> = Vec::new();
+        for (wait, event) in story {
+            now += at(wait);
+            let (next, actions) = step(machine, now, event);
+            for action in actions.iter() {
+                match action {
+                    Action::TellFront(command) => {
+                        prop_assert!(policy.front);
+                        prop_assert!(!told.contains(&command), "{command:?} twice");
+                        prop_assert!(command != Command::LameDuck || told.is_empty());
+                        prop_assert!(command != Command::End || told.contains(&Command::Close));
+                        told.push(command);
+                    }
+                    Action::SignalMain(_) | Action::SignalOthers(_) | Action::RunStopCommand => {
+                        prop_assert!(!policy.front || told.contains(&Command::Close), "{action:?} first");
+                    }
+                    _ => {}
+                }
+            }
+            machine = next;
+        }
     }
 
     /// Whatever the traffic does, a drain that a signal began is over at the end of the grace period, and what is left was

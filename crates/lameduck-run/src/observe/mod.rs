@@ -218,7 +218,7 @@ impl Observer {
         self.sockets = sockets;
         self.tracker.end_look();
         let Figures { last_arrival, last_sent, in_flight, .. } = self.tracker.figures();
-        Seen { listeners, last_arrival, last_sent, in_flight: in_flight.max(unaccepted) }
+        Seen { listeners, last_arrival, last_sent, in_flight: in_flight.max(unaccepted), connections: 0 }
     }
 
     fn read_sockets(&mut self) -> TrafficSource {

@@ -10,6 +10,7 @@ use lameduck_core::report::{
 };
 use lameduck_core::timeline::{Moment, Provenance, Timeline};
 
+use super::front::Front;
 use crate::log::Log;
 use crate::machine::{Ending, Machine, Policy, Time};
 use crate::observe::Observer;
@@ -18,6 +19,15 @@ use crate::options::Options;
 
 /// How long the exit waits for whoever reads standard error.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What has seen the traffic.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    pub observer: Option<&'a Observer>,
+    pub front: Option<&'a Front>,
+    /// The machine's beginning on the monotonic clock, by which the front tells its times.
+    pub epoch: Duration,
+}
 
 /// The book.
 #[derive(Debug)]
@@ -80,13 +90,13 @@ impl Book {
         log.info(format_args!("{name} over after {}: {why}", show(used)));
     }
 
-    /// The report.
+    /// The report. The front's figures are final: it has ended.
     pub fn report(
         &self,
         options: &Options,
         policy: &Policy,
         machine: &Machine,
-        observer: Option<&Observer>,
+        watched: Watched<'_>,
         now: Time,
         status: u8,
     ) -> DrainReport {
@@ -105,8 +115,12 @@ impl Book {
             origin: machine.drain().map_or(Origin::AppExit, |drain| drain.origin),
             budget: policy.budget,
             phases: self.phases.clone(),
-            timeline: self.timeline_since(began, observer),
-            traffic: self.traffic(observer, began),
+            timeline: self.timeline_since(began, watched),
+            traffic: match watched.front {
+                Some(front) => front.traffic(began + watched.epoch),
+                None => self.traffic(watched.observer, began),
+            },
+            front: watched.front.map(|front| front.report(machine.drain().map(|drain| drain.origin))),
             exit: Exit { status, app_code, app_signal },
             processes: Processes { reaped: self.reaped, killed: self.killed },
             took,
@@ -115,14 +129,17 @@ impl Book {
     }
 
     /// The timeline with the drain's beginning as its origin.
-    fn timeline_since(&self, began: Time, observer: Option<&Observer>) -> Timeline {
+    fn timeline_since(&self, began: Time, watched: Watched<'_>) -> Timeline {
         let mut timeline = Timeline::with_room();
         for entry in self.timeline.entries() {
             if let Some(at) = entry.at.checked_sub(began) {
                 timeline.record(at, entry.moment, entry.provenance);
             }
         }
-        let last = observer.and_then(|observer| observer.tracker().figures().last_arrival);
+        let last = match (watched.front, watched.observer) {
+            (Some(front), _) => front.last_arrival(watched.epoch),
+            (None, observer) => observer.and_then(|observer| observer.tracker().figures().last_arrival),
+        };
         if let Some(at) = last.and_then(|last| last.checked_sub(began)) {
             timeline.record(at, Moment::LastRequest, Provenance::Observed);
         }
@@ -151,6 +168,17 @@ impl Book {
     /// Writes the report: a line for people, one for machines, and the file.
     pub fn publish(&mut self, report: &DrainReport, log: &mut Log) {
         let grace = show(report.unused_grace);
+        if let Some(front) = &report.front {
+            let f = &front.figures;
+            log.info(format_args!(
+                "{} requests that would have been 502s; in all {} answered, {} turned away with 503, {} failed at the app, {} lost by the front",
+                front.would_have_been_502,
+                f.answered,
+                f.shed,
+                f.bad_gateway + f.gateway_timeout + f.cut_by_app,
+                f.cut_at_deadline + f.lost_with_front,
+            ));
+        }
         match (report.origin, report.traffic.arrivals) {
             (Origin::AppExit, _) => {}
             (_, Some(arrivals)) => log.info(format_args!(

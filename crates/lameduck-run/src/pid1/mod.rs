@@ -1,6 +1,7 @@
 //! PID 1 itself: one thread, one poll, one reaper. [`run`] is the whole story, from top to bottom.
 
 mod book;
+mod front;
 mod send;
 mod start;
 mod tasks;
@@ -11,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lameduck_core::front::Command;
 use lameduck_core::report::{Origin, TrafficSource};
 use lameduck_core::timeline::{Moment, Provenance};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,13 +21,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::control;
 use crate::log::{self, Log};
-use crate::machine::{self, Action, Ending, Event, Machine, Policy, Seen, State, Time};
+use crate::machine::{self, Action, Ending, Event, Machine, OnStop, Policy, Seen, State, Time};
 use crate::observe::Observer;
 use crate::options::{Options, Persona};
 use crate::processes::{self, Process};
 use crate::signal::Signal;
 use crate::sys;
-use book::Book;
+use book::{Book, Watched};
+use front::Front;
+pub use front::{COMMANDS_DESCRIPTOR, LISTENERS_DESCRIPTOR, MOST_LISTENERS, PAGE_DESCRIPTOR};
 pub use start::{ADMIN_DESCRIPTOR, Begin, StartError};
 use tasks::Tasks;
 
@@ -53,6 +57,7 @@ struct Init {
     exec_status: Option<OwnedFd>,
     tasks: Tasks,
     admin: Option<Admin>,
+    front: Option<Front>,
     observer: Option<Observer>,
     seen: Seen,
     next_look: Time,
@@ -86,6 +91,7 @@ pub fn run(options: Options, begin: &Begin) -> Result<u8, StartError> {
         init.serve_control();
         init.read_tasks();
         init.keep_admin();
+        init.keep_front();
         init.look_if_due();
         init.tick();
         if let State::Exited { status } = init.machine.state() {
@@ -110,9 +116,11 @@ impl Init {
             return;
         }
         let admin = self.admin.as_ref().filter(|admin| admin.pid.is_none()).map(|admin| admin.again);
-        let looks = (self.machine.watches() && self.observer.is_some()).then_some(self.next_look);
+        let front = self.front.as_ref().and_then(Front::deadline);
+        let looks = (self.machine.watches() && self.sees()).then_some(self.next_look);
         let control = self.control.as_ref().and_then(control::Server::deadline);
-        let due = [self.machine.deadline(), looks, control, self.tasks.deadline(), admin].into_iter().flatten().min();
+        let due =
+            [self.machine.deadline(), looks, control, self.tasks.deadline(), admin, front].into_iter().flatten().min();
         let timeout = due.map(|due| {
             let left = due.saturating_sub(self.now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -144,12 +152,22 @@ impl Init {
                 let own = Pid::from_raw(self.own_pid).unwrap_or(Pid::INIT);
                 let _ = sys::kill(own, false, Signal::STOP);
             }
+            Action::Watch if self.front.is_some() => {
+                self.next_look = self.now();
+                if let Some(front) = &mut self.front {
+                    front.mark_start();
+                }
+            }
             Action::Watch => {
                 let (ports, ignore) = (self.options.ports.clone(), self.options.ignore_from.clone());
                 self.observer = Some(Observer::new(ports, ignore));
                 self.next_look = self.now();
             }
-            Action::LookNow => self.next_look = self.now(),
+            Action::LookNow => {
+                self.next_look = self.now();
+                self.tell_readiness();
+            }
+            Action::TellFront(command) => self.tell_front(command),
             Action::RunPreStop => self.run_pre_stop(),
             Action::EndPreStop => self.tasks.end_pre_stop(),
             Action::RunStopCommand => self.run_stop_command(),
@@ -188,6 +206,7 @@ impl Init {
                 self.log.info(format_args!("drain requested; {}", self.policy.budget));
             }
             Moment::AppSignalled => {
+                self.leave_front();
                 self.book.at_stop = self.observer.as_ref().map(|observer| observer.tracker().figures());
             }
             Moment::Killed => self.book.at_kill = self.observer.as_ref().map(|observer| observer.tracker().figures()),
@@ -287,7 +306,11 @@ impl Init {
         if pid == self.main && self.machine.main().is_none() {
             return Some(ending);
         }
-        if self.admin.as_ref().is_some_and(|admin| admin.pid == Some(pid)) {
+        let front = self.front.as_mut().is_some_and(|front| front.ended(now, pid, ending, &mut self.log));
+        if front {
+            // Whether that is the end of a wait, the next look tells.
+            self.next_look = now;
+        } else if self.admin.as_ref().is_some_and(|admin| admin.pid == Some(pid)) {
             let again = self.now() + ADMIN_AGAIN;
             if let Some(admin) = &mut self.admin {
                 (admin.pid, admin.again) = (None, again);
@@ -304,14 +327,15 @@ impl Init {
         None
     }
 
-    /// Whether no process of the app is left, once its main one has ended. The admin process does not count.
-    fn nothing_left(&self) -> bool {
+    /// Whether no process of the app is left, once its main one has ended. The helpers do not count.
+    fn nothing_left(&mut self) -> bool {
         // Without a helper of ours, wait(2) tells by itself; a look at every process of the machine is not needed.
-        if self.admin.is_none() {
+        if self.admin.is_none() && self.front.is_none() {
             return false;
         }
         let Ok(left) = processes::descendants(self.own_pid, &self.helpers()) else {
             // What is left can not be told while a helper of ours lives; without it, wait(2) tells.
+            self.finish_front();
             if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
                 let _ = sys::kill(pid, false, Signal::KILL);
             }
@@ -323,7 +347,9 @@ impl Init {
 
     /// Processes of lameduck's own.
     fn helpers(&self) -> Vec<i32> {
-        self.admin.iter().filter_map(|admin| admin.pid).map(|pid| pid.as_raw_nonzero().get()).collect()
+        let admin = self.admin.as_ref().and_then(|admin| admin.pid);
+        let front = self.front.as_ref().and_then(Front::pid);
+        [admin, front].into_iter().flatten().map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
     /// The processes of the app; `None` where `/proc` does not tell.
@@ -342,21 +368,36 @@ impl Init {
     }
 
     fn look_if_due(&mut self) {
-        if !self.machine.watches() || self.observer.is_none() || self.now() < self.next_look {
+        if !self.machine.watches() || !self.sees() || self.now() < self.next_look {
             return;
         }
         let began = self.now();
+        let holding = self.machine.drain().is_some_and(|drain| drain.waits_for_signal);
+        if let Some(front) = &mut self.front {
+            self.next_look = began + if holding { HOLDING } else { front.pace() };
+            let seen = front.look(self.epoch);
+            self.take_in(began, seen);
+            return;
+        }
         let app = self.app();
         let Some(observer) = &mut self.observer else { return };
         let first = observer.source() == TrafficSource::None;
         let seen = observer.look(began, app.as_deref());
         let took = monotonic().saturating_sub(self.epoch).saturating_sub(began);
         observer.took(took);
-        let holding = self.machine.drain().is_some_and(|drain| drain.waits_for_signal);
         self.next_look = began + if holding { HOLDING } else { observer.pace() };
         if first {
             self.say_what_is_seen(seen);
         }
+        self.take_in(began, seen);
+    }
+
+    /// Whether there is something to look at.
+    fn sees(&self) -> bool {
+        self.observer.is_some() || self.front.is_some()
+    }
+
+    fn take_in(&mut self, began: Time, seen: Seen) {
         if seen.listeners == Some(0) && self.seen.listeners.is_some_and(|before| before > 0) {
             self.book.timeline.record(began, Moment::StoppedAccepting, Provenance::Observed);
         }
@@ -375,6 +416,7 @@ impl Init {
     /// The last thing: the report, then everything of ours is ended.
     fn end(mut self, status: u8) -> u8 {
         let status = self.options.mapped(status);
+        self.finish_front();
         if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
             let _ = sys::kill(pid, false, Signal::KILL);
         }
@@ -384,8 +426,9 @@ impl Init {
                 if self.machine.main().is_none() && self.book.reaped == 0 && self.machine.drain().is_none() => {}
             Persona::Lameduck => {
                 let now = self.now();
-                let report =
-                    self.book.report(&self.options, &self.policy, &self.machine, self.observer.as_ref(), now, status);
+                let watched =
+                    Watched { observer: self.observer.as_ref(), front: self.front.as_ref(), epoch: self.epoch };
+                let report = self.book.report(&self.options, &self.policy, &self.machine, watched, now, status);
                 self.book.publish(&report, &mut self.log);
             }
             Persona::DumbInit { .. } => {
@@ -416,6 +459,55 @@ impl Init {
                 admin.again = now + ADMIN_AGAIN;
                 self.log.warn(format_args!("the admin endpoints could not be started: {error}; trying again"));
             }
+        }
+    }
+
+    fn keep_front(&mut self) {
+        let now = self.now();
+        if let (Some(front), false) = (&mut self.front, matches!(self.machine.state(), State::Exited { .. })) {
+            front.keep(now, &mut self.log);
+        }
+    }
+
+    fn tell_front(&mut self, command: Command) {
+        if let Some(front) = &mut self.front {
+            front.tell(command);
+        }
+        if command == Command::LameDuck {
+            self.tell_readiness();
+        }
+    }
+
+    /// The front answers health checks as readiness has it. Once it was told that this is not ready, it stays so.
+    fn tell_readiness(&mut self) {
+        let ready = self.ready_while_draining();
+        if let Some(front) = self.front.as_mut().filter(|_| !ready) {
+            front.tell(Command::NotReady);
+        }
+    }
+
+    /// The app is told to stop: what would still connect is refused rather than left waiting. With `--mode observe` the
+    /// front goes on until the app is gone.
+    fn leave_front(&mut self) {
+        let acts = self.policy.on_stop == OnStop::Drain;
+        if let Some(front) = &mut self.front {
+            front.mark_start();
+            front.mark_stop();
+            if acts {
+                front.close();
+            }
+        }
+    }
+
+    /// Gives the front its last moment, within what is left of the grace period.
+    fn finish_front(&mut self) {
+        let elapsed = self.machine.drain().map_or(Duration::ZERO, |drain| self.now().saturating_sub(drain.began));
+        let left = match self.machine.drain().map(|drain| drain.origin) {
+            Some(Origin::Signal | Origin::Request) => self.policy.budget.grace.saturating_sub(elapsed),
+            Some(Origin::AppExit) | None => Duration::MAX,
+        };
+        if let Some(front) = &mut self.front {
+            front.finish(left / 4);
         }
     }
 

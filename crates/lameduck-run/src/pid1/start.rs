@@ -4,7 +4,7 @@ use std::ffi::{CStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,12 +14,13 @@ use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 use super::book::Book;
+use super::front::{Front, PORT};
 use super::tasks::Tasks;
 use super::{Admin, Init, monotonic, pipe};
 use crate::control;
 use crate::log::{self, Log};
 use crate::machine::{Machine, Seen};
-use crate::options::{Mode, Options, Persona};
+use crate::options::{FrontPlan, Mode, Options, Persona};
 use crate::signal::Signal;
 use crate::sys::{self, Command, Session, Start};
 use crate::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
@@ -42,8 +43,8 @@ pub enum StartError {
     Command(OsString),
     /// The report's file can not be written.
     Report(PathBuf, io::Error),
-    /// The admin address can not be listened on.
-    Admin(std::net::SocketAddr, io::Error),
+    /// An address can not be listened on: the option that named it, and which.
+    Listen(&'static str, SocketAddr, io::Error),
     /// A system call failed that always works.
     System(&'static str, io::Error),
     /// `--mode off`: the command could not be executed.
@@ -68,8 +69,8 @@ impl fmt::Display for StartError {
             StartError::Report(path, error) => {
                 write!(f, "--report {}: {error}; expected a path that can be written to", path.display())
             }
-            StartError::Admin(address, error) => {
-                write!(f, "--admin {address}: {error}; expected an address of this host with a free port")
+            StartError::Listen(option, address, error) => {
+                write!(f, "{option} {address}: {error}; expected an address of this host with a free port")
             }
             StartError::System(call, error) => write!(f, "{call}: {error}"),
             StartError::Exec(word, error) => write!(f, "{}: {error}", word.display()),
@@ -123,6 +124,11 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
     let command = Command::new(&options.command)
         .ok_or_else(|| StartError::Command(options.command.first().cloned().unwrap_or_default()))?;
     if options.mode == Mode::Off {
+        if let Some(FrontPlan { listen, upstream: None, .. }) = &options.front
+            && let Some(address) = listen.first()
+        {
+            sys::set_variable(PORT, &address.port().to_string());
+        }
         sys::set_signal_mask(begin.mask);
         return Err(StartError::Exec(options.command[0].clone(), command.exec()));
     }
@@ -136,7 +142,8 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
     // Ignored, it would make the kernel reap our children for us (wait(2)).
     let ignore_chld = sys::set_ignored(Signal::CHLD, false).map_err(system("sigaction"))?;
     let file = options.report.as_ref().map(|path| create(path)).transpose()?;
-    let admin = options.admin.map(listen).transpose()?;
+    let admin = options.admin.map(|address| listen("--admin", address)).transpose()?.map(OwnedFd::from);
+    let front = options.front.as_ref().map(|plan| Front::open(plan, &begin.self_exe)).transpose()?;
     adopt_orphans(&options, own_pid, &mut log);
 
     let signals = sys::signalfd(sys::ALL_SIGNALS).map_err(system("signalfd"))?;
@@ -165,7 +172,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         foreground: sys::has_foreground(),
         directory: None,
         output: None,
-        hand: None,
+        hand: &[],
         status: status.as_fd(),
     })
     .map_err(system("fork"))?;
@@ -187,6 +194,9 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
     }
     if options.persona == Persona::Lameduck {
         log.info(format_args!("{}: pid {}; {}", options.mode.name(), main.as_raw_nonzero(), policy.budget));
+        if let Some(front) = &front {
+            log.info(format_args!("{front}"));
+        }
     }
     Ok(Init {
         machine: Machine::new(policy),
@@ -200,6 +210,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         exec_status: Some(exec_status),
         tasks: Tasks::new(begin.mask, main),
         admin: admin.map(|listener| Admin { listener, pid: None, again: Duration::ZERO }),
+        front,
         observer: None,
         seen: Seen::default(),
         next_look: Duration::ZERO,
@@ -224,7 +235,7 @@ fn create(path: &Path) -> Result<File, StartError> {
     File::create(path).map_err(|error| StartError::Report(path.to_owned(), error))
 }
 
-fn listen(address: std::net::SocketAddr) -> Result<OwnedFd, StartError> {
+pub(super) fn listen(option: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let every_v4 = (std::net::Ipv4Addr::UNSPECIFIED, address.port());
     let listener = TcpListener::bind(address).or_else(|error| match error.raw_os_error() {
         // `:PORT` is every address; a kernel without IPv6 has those of IPv4.
@@ -233,7 +244,7 @@ fn listen(address: std::net::SocketAddr) -> Result<OwnedFd, StartError> {
         }
         _ => Err(error),
     });
-    listener.map(OwnedFd::from).map_err(|error| StartError::Admin(address, error))
+    listener.map_err(|error| StartError::Listen(option, address, error))
 }
 
 /// Makes orphans ours where we are not PID 1, which gets them anyway.
@@ -335,7 +346,7 @@ pub(super) fn spawn_admin(self_exe: &Path, listener: &OwnedFd, own_pid: i32, mas
         foreground: false,
         directory: None,
         output: None,
-        hand: Some((listener.as_fd(), ADMIN_DESCRIPTOR)),
+        hand: &[(listener.as_fd(), ADMIN_DESCRIPTOR)],
         status: status.as_fd(),
     })
 }

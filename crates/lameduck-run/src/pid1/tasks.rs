@@ -244,7 +244,7 @@ fn spawn(text: &str, mask: u64, directory: &CStr) -> std::io::Result<(Pid, Owned
         foreground: false,
         directory: Some(directory),
         output: Some(write.as_fd()),
-        hand: None,
+        hand: &[],
         status: status.as_fd(),
     };
     Ok((sys::spawn(&start)?, read, exec_status))

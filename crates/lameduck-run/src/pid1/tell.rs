@@ -10,6 +10,7 @@ use crate::observe::Observer;
 use crate::options::{Persona, Readiness};
 
 use super::Init;
+use super::front::Front;
 
 impl Init {
     pub(super) fn serve_control(&mut self) {
@@ -36,9 +37,7 @@ impl Init {
         let serving = matches!(self.machine.state(), State::Serving);
         if serving {
             // Nothing is watched while the app serves; whoever asks makes us look.
-            let (ports, app) = (self.options.ports.clone(), self.app());
-            let now = self.now();
-            self.seen = Observer::new(ports, Vec::new()).look(now, app.as_deref());
+            self.look_once();
         }
         let name = match self.machine.state() {
             State::Starting => "starting",
@@ -49,16 +48,21 @@ impl Init {
             State::Killing => "killing",
             State::Exited { .. } => "exited",
         };
+        let front = self.front.as_ref().map(Front::status);
         let figures = self.observer.as_ref().map(|observer| observer.tracker().figures()).unwrap_or_default();
         let drain = self.machine.drain().map(|drain| {
+            let [open, in_flight, new, arrivals] = match self.front.as_ref().map(Front::since_start) {
+                Some(since) => since.of_drain(),
+                None => [figures.open, figures.in_flight, figures.new, figures.arrivals].map(u64::from),
+            };
             json!({
                 "origin": drain.origin,
                 "elapsed_s": self.now().saturating_sub(drain.began).as_secs_f64(),
                 "quiet": drain.waits_for_signal,
-                "open": figures.open,
-                "in_flight": figures.in_flight,
-                "new": figures.new,
-                "arrivals": figures.arrivals,
+                "open": open,
+                "in_flight": in_flight,
+                "new": new,
+                "arrivals": arrivals,
             })
         });
         let status = json!({
@@ -68,24 +72,44 @@ impl Init {
             "listeners": self.seen.listeners,
             "reaped": self.book.reaped,
             "drain": drain,
+            "front": front,
         });
         format!("{status}\n")
     }
 
+    /// Looks whether the app listens. With a front it is known where; an app elsewhere is not looked at, but the front is.
+    fn look_once(&mut self) {
+        let mut ports = self.options.ports.clone();
+        if let Some(front) = &mut self.front {
+            match front.app_port() {
+                Some(port) if ports.is_empty() => ports.push(port),
+                Some(_) => {}
+                None => {
+                    self.seen = front.look(self.epoch);
+                    return;
+                }
+            }
+        }
+        let (now, app) = (self.now(), self.app());
+        self.seen = Observer::new(ports, Vec::new()).look(now, app.as_deref());
+    }
+
     pub(super) fn ready(&self) -> bool {
         let listens = self.seen.listeners != Some(0);
-        let by_request = self.machine.drain().is_some_and(|drain| drain.origin == Origin::Request);
         match self.machine.state() {
             State::Serving => listens,
-            State::LameDuck | State::Draining => {
-                listens
-                    && match self.options.readiness {
-                        Readiness::Fail => false,
-                        Readiness::Keep => true,
-                        Readiness::Auto => self.options.in_kubernetes && !by_request,
-                    }
-            }
+            State::LameDuck | State::Draining => listens && self.ready_while_draining(),
             State::Starting | State::Stopping | State::Killing | State::Exited { .. } => false,
+        }
+    }
+
+    /// What `--readiness` says of a drain like this one.
+    pub(super) fn ready_while_draining(&self) -> bool {
+        let by_request = self.machine.drain().is_some_and(|drain| drain.origin == Origin::Request);
+        match self.options.readiness {
+            Readiness::Fail => false,
+            Readiness::Keep => true,
+            Readiness::Auto => self.options.in_kubernetes && !by_request,
         }
     }
 
@@ -106,7 +130,7 @@ impl Init {
             (TrafficSource::ProcNetTcp, Some(_)) => self.log.warn(format_args!(
                 "sock_diag(7) can not be used: on ports {ports:?} new connections are seen, data on open ones is not"
             )),
-            (TrafficSource::SockDiag, Some(_)) => {
+            (TrafficSource::SockDiag | TrafficSource::Front, Some(_)) => {
                 self.log.info(format_args!("watching the traffic on ports {ports:?}"));
             }
         }

@@ -44,7 +44,7 @@ const FLAGS: &[Flag] = &[
     Flag::list(
         "event",
         "EVENT",
-        "ACTION[=VALUE][@AT]: term, roll, scale-down=N, kill, restart, idle=TIME. May be repeated. Default: roll@2s.",
+        "ACTION[=VALUE][@AT]: term, roll, scale-down=N, kill, kill-child=WORD, restart, idle=TIME. May be repeated. Default: roll@2s.",
     ),
     Flag::value("lag", "TIME", "How long routing goes on sending to a replica after its stop signal. Default: 3s."),
     Flag::value("grace", "TIME", "From the stop signal to KILL. Default: 30s."),
@@ -52,7 +52,7 @@ const FLAGS: &[Flag] = &[
     Flag::list(
         "request",
         "TEMPLATE",
-        "METHOD PATH [WEIGHT] [BODY-BYTES]; may be repeated. Default: GET / and some HEAD /.",
+        "METHOD PATH [WEIGHT] [BODY-BYTES] [KIND]; may be repeated. KIND: http1, expect, h2 or websocket[=LIFE[/PACE]]. Default: GET / and some HEAD /.",
     ),
     Flag::value("requests", "FILE", "A file with a template a line."),
     Flag::value("timeout", "TIME", "The most time for one answer. Default: 15s."),

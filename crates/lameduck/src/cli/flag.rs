@@ -45,6 +45,27 @@ impl Flag {
     }
 }
 
+/// Tables one after another, as one.
+///
+/// # Panics
+///
+/// Where `N` is not the sum of their lengths: as a constant it then does not compile.
+pub const fn joined<const N: usize>(tables: &[&[Flag]]) -> [Flag; N] {
+    let mut all = [Flag::switch("", ""); N];
+    let (mut table, mut at) = (0, 0);
+    while table < tables.len() {
+        let mut row = 0;
+        while row < tables[table].len() {
+            all[at] = tables[table][row];
+            at += 1;
+            row += 1;
+        }
+        table += 1;
+    }
+    assert!(at == N);
+    all
+}
+
 /// One verb.
 #[derive(Debug, Clone, Copy)]
 pub struct Verb {
@@ -175,6 +196,11 @@ impl Given {
     fn all(&self, long: &str) -> &[(Source, OsString)] {
         debug_assert!(self.verb.flags.iter().any(|flag| flag.long == long), "{long} is in no table");
         self.values.get(long).map_or(&[], Vec::as_slice)
+    }
+
+    /// The option or variable by which an option was given, if it was.
+    pub fn source(&self, long: &str) -> Option<String> {
+        self.all(long).first().map(|(source, _)| source.to_string())
     }
 
     /// Every value of an option, read by `read`; `expected` says what was wanted where that fails.

@@ -10,6 +10,8 @@ pub mod control;
 pub mod demo;
 #[cfg(feature = "drill")]
 pub mod drill;
+#[cfg(feature = "front")]
+pub mod front;
 #[cfg(feature = "check")]
 pub mod rule;
 #[cfg(feature = "run")]
@@ -23,6 +25,8 @@ use flag::Verb;
 pub const VERBS: &[&Verb] = &[
     #[cfg(feature = "run")]
     &run::VERB,
+    #[cfg(feature = "front")]
+    &front::VERB,
     #[cfg(feature = "run")]
     &control::DRAIN,
     #[cfg(feature = "run")]

@@ -12,14 +12,14 @@ use lameduck_run::persona::{self, StandIn};
 use lameduck_run::pid1::{self, Begin};
 use lameduck_run::signal::{Rewrites, Signal};
 
-use super::flag::{self, Failure, Flag, Verb};
+use super::flag::{self, Failure, Flag, Given, Verb};
 
 /// The verb.
 pub const VERB: Verb = Verb {
     name: "run",
     summary: "Run a command as PID 1 and drain its traffic before it is stopped.",
     operands: "[--] COMMAND [ARGS]...",
-    flags: FLAGS,
+    flags: &ALL,
     from_env: true,
     usage_status: EXIT_OWN_FAILURE,
     about: "\
@@ -31,12 +31,16 @@ executed, 127 it was not found.
 ",
 };
 
-const FLAGS: &[Flag] = &[
+/// The division of the grace period: also options of the front alone.
+pub const BUDGET: &[Flag] = &[
     Flag::value("grace", "TIME", "The whole time from the stop signal to the platform's KILL. Default: 30s."),
     Flag::value("margin", "TIME", "Kill what is left this long before the end of --grace. Default: 1s."),
     Flag::value("min", "TIME", "The least time in lame duck. Default: 5s."),
     Flag::value("quiet", "TIME", "No arrivals for this long, and nothing in flight, is quiet. Default: 2s."),
     Flag::value("max", "TIME", "The most time in lame duck. Default: 60 % of --grace less --margin."),
+];
+
+const OWN: &[Flag] = &[
     Flag::list("port", "PORT", "A port of the app; may be repeated. Default: its listening sockets are found out."),
     Flag::list("ignore-from", "CIDR", "Connections from these addresses are no traffic; may be repeated."),
     Flag::list("rewrite", "FROM:TO", "Pass signal FROM on as TO (names or numbers); 0: not at all. May be repeated."),
@@ -55,11 +59,23 @@ const FLAGS: &[Flag] = &[
     Flag::value("wait-for", "main|all", "Whose end ends lameduck: the command's, or that of all. Default: main."),
     Flag::list("map-exit", "FROM=TO", "Exit with TO where the status would be FROM, as in 143=0. May be repeated."),
     Flag::value("mode", "off|observe|on", "off: become the command. observe: only report. on: act. Default: on."),
+];
+
+/// What is told to others: also options of the front alone.
+pub const TELLING: &[Flag] = &[
     Flag::value("readiness", "fail|keep|auto", "What readiness says while draining. Default: auto."),
     Flag::value("admin", "ADDRESS", "Serve /livez, /readyz, /metrics and POST /drain at [IP]:PORT."),
     Flag::value("report", "FILE", "Write the drain report to this file too."),
     Flag::value("log-format", "text|json", "How lines on standard error look. Default: text."),
 ];
+
+#[cfg(feature = "front")]
+const FRONT: &[Flag] = super::front::FLAGS;
+#[cfg(not(feature = "front"))]
+const FRONT: &[Flag] = &[];
+
+const ALL: [Flag; BUDGET.len() + OWN.len() + TELLING.len() + FRONT.len()] =
+    flag::joined(&[BUDGET, OWN, TELLING, FRONT]);
 
 /// Runs the command.
 pub fn run(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>, mask: u64) -> Result<u8, Failure> {
@@ -98,7 +114,7 @@ pub fn as_stand_in(who: StandIn, args: &[OsString], env: impl Fn(&str) -> Option
 }
 
 /// This program, for its helpers. Through `/proc` it is found even where it was replaced or has no name.
-fn self_exe() -> PathBuf {
+pub fn self_exe() -> PathBuf {
     PathBuf::from("/proc/self/exe")
 }
 
@@ -115,21 +131,15 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         rewrites.set(from, to);
     }
     let drain_on = given.list("drain-on", signal, Signal::parse)?;
-    let shares = Shares {
-        grace: given.duration("grace")?.unwrap_or(defaults.shares.grace),
-        margin: given.duration("margin")?,
-        min: given.duration("min")?,
-        quiet: given.duration("quiet")?,
-        max: given.duration("max")?,
-        pre_stop: defaults.shares.pre_stop,
-    };
+    let mode = given
+        .one("mode", "off, observe or on", |text| {
+            [Mode::Off, Mode::Observe, Mode::On].into_iter().find(|mode| mode.name() == text)
+        })?
+        .unwrap_or(defaults.mode);
     let options = Options {
-        mode: given
-            .one("mode", "off, observe or on", |text| {
-                [Mode::Off, Mode::Observe, Mode::On].into_iter().find(|mode| mode.name() == text)
-            })?
-            .unwrap_or(defaults.mode),
-        shares,
+        mode,
+        #[cfg(feature = "front")]
+        front: super::front::plan(&given, mode)?,
         ports: given.list("port", "a port from 1 to 65535", |text| text.parse().ok().filter(|port| *port > 0))?,
         ignore_from: given.list("ignore-from", "an address or a range, as in 10.0.0.0/8", Cidr::parse)?,
         rewrites,
@@ -153,6 +163,27 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
             })?
             .unwrap_or(false),
         map_exit: given.list("map-exit", "FROM=TO, each from 0 to 255, as in 143=0", parse_map_exit)?,
+        ..shared(&given, env)?
+    };
+    // With --mode off nothing is budgeted, so nothing can be wrong with it.
+    if let (Mode::Observe | Mode::On, Err(impossible)) = (options.mode, options.policy()) {
+        return Err(given.usage(impossible));
+    }
+    Ok(Options { command: given.operands, ..options })
+}
+
+/// The options that the front alone has too; the others have their defaults.
+pub fn shared(given: &Given, env: &impl Fn(&str) -> Option<OsString>) -> Result<Options, Failure> {
+    let defaults = Options::default();
+    Ok(Options {
+        shares: Shares {
+            grace: given.duration("grace")?.unwrap_or(defaults.shares.grace),
+            margin: given.duration("margin")?,
+            min: given.duration("min")?,
+            quiet: given.duration("quiet")?,
+            max: given.duration("max")?,
+            pre_stop: defaults.shares.pre_stop,
+        },
         log_format: given
             .one("log-format", "text or json", |text| match text {
                 "text" => Some(Format::Text),
@@ -171,14 +202,8 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
             })?
             .unwrap_or(defaults.readiness),
         in_kubernetes: env("KUBERNETES_SERVICE_HOST").is_some(),
-        persona: defaults.persona,
-        command: Vec::new(),
-    };
-    // With --mode off nothing is budgeted, so nothing can be wrong with it.
-    if let (Mode::Observe | Mode::On, Err(impossible)) = (options.mode, options.policy()) {
-        return Err(given.usage(impossible));
-    }
-    Ok(Options { command: given.operands, ..options })
+        ..defaults
+    })
 }
 
 fn some_command(text: &str) -> Option<String> {
@@ -186,7 +211,7 @@ fn some_command(text: &str) -> Option<String> {
 }
 
 /// `:9090` is every address, IPv4 and IPv6 alike.
-fn address(text: &str) -> Option<std::net::SocketAddr> {
+pub fn address(text: &str) -> Option<std::net::SocketAddr> {
     match text.strip_prefix(':') {
         Some(port) => Some((std::net::Ipv6Addr::UNSPECIFIED, port.parse().ok()?).into()),
         None => text.parse().ok(),

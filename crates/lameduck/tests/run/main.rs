@@ -10,6 +10,8 @@ mod children;
 mod control;
 mod drain;
 mod early;
+#[cfg(feature = "front")]
+mod front;
 mod stand_in;
 mod storm;
 mod support;

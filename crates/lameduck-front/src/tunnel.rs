@@ -1,0 +1,276 @@
+//! A connection whose protocol was switched: bytes both ways. A WebSocket is ended in its own terms (RFC 6455 section 7).
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lameduck_core::front::Slot;
+
+use crate::access::Ended;
+use crate::clock;
+use crate::connection::Client;
+use crate::exchange::Switched;
+use crate::message::request::Upgrade;
+use crate::state::{Conn, Doing, Front, Order};
+use crate::websocket::{self, Walker};
+use crate::wire::{Outgoing, Stream};
+
+/// How long the app, told that the WebSocket ends, may still send, and how long the client may take to confirm the end.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// How far a WebSocket's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It goes on.
+    No,
+    /// It is to end; the app is told at the next boundary of what the client sends.
+    TellApp,
+    /// The app was told; what it still sends goes to the client, its Close does not.
+    AppTold,
+    /// The client is told at the next boundary of what the app sends.
+    TellClient,
+    /// The client was told; its Close is waited for.
+    ClientTold,
+    /// One of them has ended it by itself.
+    ByItself,
+}
+
+struct Tunnel<'a> {
+    client: &'a mut Client,
+    app: Stream,
+    is_websocket: bool,
+    ending: Ending,
+    to_app: Outgoing,
+    to_client: Outgoing,
+    from_client: Walker,
+    from_app: Walker,
+    client_done: bool,
+    app_done: bool,
+}
+
+/// Runs until both sides are done, or it is ended.
+pub async fn run(front: &Rc<Front>, client: &mut Client, switched: Switched) {
+    let Switched { app, upgrade, first, account } = switched;
+    let conn = Rc::clone(client.conn());
+    let now = clock::coarse_ms();
+    let is_websocket = upgrade == Upgrade::WebSocket;
+    conn.now_doing(if is_websocket { Doing::WebSocket } else { Doing::Tunnel }, now);
+    conn.expire_after(now, Duration::ZERO);
+    let carry = std::mem::take(&mut client.carry);
+    let mut tunnel = Tunnel {
+        client,
+        app,
+        is_websocket,
+        ending: Ending::No,
+        to_app: Outgoing::default(),
+        to_client: Outgoing::default(),
+        from_client: Walker::new(),
+        from_app: Walker::new(),
+        client_done: false,
+        app_done: false,
+    };
+    tunnel.take_from_client(&carry);
+    tunnel.take_from_app(&first);
+    let ended = poll_fn(|cx| tunnel.poll(front, &conn, cx)).await;
+    if tunnel.ending == Ending::ClientTold {
+        front.page.add(Slot::ShedWebsocket, 1);
+    }
+    account.close(ended, 101);
+}
+
+impl Tunnel<'_> {
+    fn poll(&mut self, front: &Front, conn: &Conn, cx: &mut Context<'_>) -> Poll<Ended> {
+        conn.keep_waker(cx.waker());
+        if let Some(order) = conn.take_order()
+            && let Some(ended) = self.obey(front, conn, order)
+        {
+            return Poll::Ready(ended);
+        }
+        let before = self.ending;
+        let broken = !self.poll_to_app(cx) | !self.poll_to_client(cx);
+        if self.ending != before && self.ending != Ending::ByItself {
+            conn.expire_after(clock::coarse_ms(), CLOSING);
+            // What a side was told is on its way only once it is written.
+            cx.waker().wake_by_ref();
+        }
+        if broken {
+            return Poll::Ready(if self.is_ending() { Ended::Answered } else { Ended::ClientGone });
+        }
+        let flushed = self.to_app.is_empty() && self.to_client.is_empty();
+        let over = match self.ending {
+            Ending::ClientTold => self.client_done && self.to_client.is_empty(),
+            Ending::No | Ending::ByItself | Ending::TellApp | Ending::AppTold | Ending::TellClient => {
+                self.client_done && self.app_done && flushed
+            }
+        };
+        if over { Poll::Ready(Ended::Answered) } else { Poll::Pending }
+    }
+
+    const fn is_ending(&self) -> bool {
+        !matches!(self.ending, Ending::No)
+    }
+
+    fn obey(&mut self, front: &Front, conn: &Conn, order: Order) -> Option<Ended> {
+        match (order, self.ending) {
+            (Order::Leave, _) if self.is_websocket => {
+                conn.doing.set(Doing::Leaving);
+                conn.expire_after(clock::coarse_ms(), CLOSING);
+                if self.ending == Ending::No {
+                    self.ending = Ending::TellApp;
+                    self.take_from_client(&[]);
+                }
+                None
+            }
+            // What is tunnelled otherwise can not be ended in its own terms.
+            (Order::Leave | Order::Look, _) | (Order::Expired, Ending::No) => None,
+            // The app has not confirmed: the client is told all the same, as soon as a frame ends.
+            (Order::Expired, Ending::TellApp | Ending::AppTold) => {
+                conn.expire_after(clock::coarse_ms(), CLOSING);
+                self.ending = Ending::TellClient;
+                self.take_from_app(&[]);
+                None
+            }
+            (Order::Expired, Ending::ClientTold | Ending::ByItself) => Some(Ended::Answered),
+            (Order::Expired, Ending::TellClient) | (Order::End, _) => {
+                front.page.add(Slot::Forced, 1);
+                Some(Ended::CutAtDeadline)
+            }
+        }
+    }
+
+    /// Client to app; `false`: one of them is gone.
+    fn poll_to_app(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.to_app.poll_flush(&mut self.app, cx) {
+                Poll::Pending => return true,
+                // An app that closes without a word is seen by who reads from it.
+                Poll::Ready(Err(_)) => self.to_app.clear(),
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.client_done {
+                return true;
+            }
+            let mut taken = Vec::new();
+            let polled = self.client.stream.poll_take(cx, |bytes, _| taken.extend_from_slice(bytes));
+            match polled {
+                Poll::Pending => return true,
+                Poll::Ready(Err(_)) => return false,
+                Poll::Ready(Ok(())) if taken.is_empty() => {
+                    self.client_done = true;
+                    self.app.close_write();
+                    return true;
+                }
+                Poll::Ready(Ok(())) => self.take_from_client(&taken),
+            }
+        }
+    }
+
+    /// App to client; `false`: one of them is gone.
+    fn poll_to_client(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.to_client.poll_flush(&mut self.client.stream, cx) {
+                Poll::Pending => return true,
+                Poll::Ready(Err(_)) => return false,
+                Poll::Ready(Ok(())) => {}
+            }
+            if self.app_done {
+                return true;
+            }
+            let mut taken = Vec::new();
+            let polled = self.app.poll_take(cx, |bytes, _| taken.extend_from_slice(bytes));
+            match polled {
+                Poll::Pending => return true,
+                Poll::Ready(Ok(())) if !taken.is_empty() => self.take_from_app(&taken),
+                Poll::Ready(Ok(()) | Err(_)) => self.app_ended(),
+            }
+        }
+    }
+
+    /// The app has closed: without a Close where it was told to close, the client gets ours.
+    fn app_ended(&mut self) {
+        self.app_done = true;
+        match self.ending {
+            Ending::TellApp | Ending::AppTold | Ending::TellClient if self.from_app.at_boundary() => self.tell_client(),
+            Ending::No | Ending::ByItself | Ending::TellApp | Ending::AppTold | Ending::TellClient => {
+                self.client.stream.close_write();
+            }
+            Ending::ClientTold => {}
+        }
+    }
+
+    fn tell_client(&mut self) {
+        let (frame, length) = websocket::close_frame(websocket::GOING_AWAY, None);
+        self.to_client.end().extend_from_slice(&frame[..length]);
+        self.ending = Ending::ClientTold;
+    }
+
+    fn take_from_client(&mut self, mut bytes: &[u8]) {
+        if !self.is_websocket {
+            self.to_app.end().extend_from_slice(bytes);
+            return;
+        }
+        loop {
+            if self.ending == Ending::TellApp && self.from_client.at_boundary() {
+                // Masked, as everything that a client sends (RFC 6455 section 5.3). The mask is no secret here.
+                let (frame, length) = websocket::close_frame(websocket::GOING_AWAY, Some([0x6c, 0x64, 0x75, 0x6b]));
+                self.to_app.end().extend_from_slice(&frame[..length]);
+                self.ending = Ending::AppTold;
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let gone = self.from_client.advance(bytes);
+            match self.ending {
+                // After a Close nothing may follow (RFC 6455 section 5.5.1). The client learns in a moment that this was not
+                // heard: it is told to go away with nothing in answer.
+                Ending::AppTold | Ending::TellClient => {}
+                Ending::ClientTold => {
+                    if self.from_client.is_close() && self.from_client.at_boundary() {
+                        self.client_done = true;
+                    }
+                }
+                Ending::No | Ending::TellApp | Ending::ByItself => {
+                    self.to_app.end().extend_from_slice(&bytes[..gone]);
+                    if self.from_client.is_close() && self.ending != Ending::ByItself {
+                        self.ending = Ending::ByItself;
+                    }
+                }
+            }
+            bytes = &bytes[gone..];
+        }
+    }
+
+    fn take_from_app(&mut self, mut bytes: &[u8]) {
+        if !self.is_websocket {
+            self.to_client.end().extend_from_slice(bytes);
+            return;
+        }
+        loop {
+            if self.ending == Ending::TellClient && self.from_app.at_boundary() {
+                self.tell_client();
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let starts_close = self.from_app.at_boundary() && websocket::peek_opcode(bytes[0]) == websocket::CLOSE;
+            let gone = self.from_app.advance(bytes);
+            match self.ending {
+                Ending::AppTold | Ending::TellApp if starts_close || self.from_app.is_close() => {
+                    // Its Close confirms ours. The client is to hear that this server goes away, not that all is done.
+                    if self.from_app.at_boundary() {
+                        self.tell_client();
+                    }
+                }
+                Ending::ClientTold => {}
+                Ending::No | Ending::ByItself | Ending::TellApp | Ending::AppTold | Ending::TellClient => {
+                    self.to_client.end().extend_from_slice(&bytes[..gone]);
+                    if starts_close && self.ending == Ending::No {
+                        self.ending = Ending::ByItself;
+                    }
+                }
+            }
+            bytes = &bytes[gone..];
+        }
+    }
+}
