@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::span::{At, FileId, Lines, Mapped, Span};
 
@@ -62,8 +62,8 @@ pub struct Files {
 
 #[derive(Debug, Default)]
 struct Inner {
-    paths: Vec<PathBuf>,
-    ids: HashMap<PathBuf, FileId>,
+    paths: Vec<Arc<Path>>,
+    ids: HashMap<Arc<Path>, FileId>,
     texts: HashMap<FileId, String>,
 }
 
@@ -78,8 +78,9 @@ impl Files {
             return *id;
         }
         let id = FileId(inner.paths.len() as u32);
-        inner.paths.push(path.to_owned());
-        inner.ids.insert(path.to_owned(), id);
+        let path: Arc<Path> = path.into();
+        inner.paths.push(Arc::clone(&path));
+        inner.ids.insert(path, id);
         id
     }
 
@@ -91,7 +92,7 @@ impl Files {
     }
 
     pub fn path(&self, id: FileId) -> PathBuf {
-        self.inner().paths.get(id.0 as usize).cloned().unwrap_or_default()
+        self.inner().paths.get(id.0 as usize).map(|path| path.to_path_buf()).unwrap_or_default()
     }
 
     pub fn show(&self, id: FileId) -> String {

@@ -25,7 +25,7 @@ mod shell;
 mod span;
 mod yaml;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use config::{BASELINE, Baseline, CheckConfig, Config, IgnoreConfig, Known};
 use lameduck_core::Severity;
@@ -68,13 +68,18 @@ pub struct Change {
 pub struct Outcome {
     /// Everything there is to say.
     pub document: Document,
-    /// For `--explain-links`: by workload.
-    pub links: Vec<(String, Vec<String>)>,
+    /// How many workloads there are.
+    pub count: usize,
     /// Something could not be read at all.
     pub unreadable: bool,
-    files: files::Files,
+    /// The first workloads; all of them, where they are few.
+    first: Vec<report::Told>,
+    pass: Pass,
     findings: Vec<finding::Finding>,
 }
+
+/// So many workloads are kept. Where there are more their files are read again, so that memory does not grow with them.
+const KEPT: usize = 256;
 
 impl Outcome {
     /// What the fixes make of the files: the safe ones, or all.
@@ -92,18 +97,47 @@ impl Outcome {
             }
         }
         let mut ids: Vec<span::FileId> = edits.iter().map(|edit| edit.file).collect();
-        ids.sort();
+        // What was asked for in its order, then what that led to: in which order it was met depends on the threads.
+        let asked = self.pass.sources.len();
+        ids.sort_by_cached_key(|id| ((id.0 as usize).min(asked), self.pass.files.path(*id)));
         ids.dedup();
         let change = |id: span::FileId| {
-            if self.files.is_held(id) {
+            let files = &self.pass.files;
+            if files.is_held(id) {
                 return None;
             }
-            let before = self.files.text(id).ok()?;
+            let before = files.text(id).ok()?;
             let own: Vec<edit::Edit> = edits.iter().filter(|edit| edit.file == id).cloned().collect();
             let after = edit::apply(&before, &own);
-            (after != before).then(|| Change { path: self.files.path(id), before, after })
+            (after != before).then(|| Change { path: files.path(id), before, after })
         };
         ids.into_iter().filter_map(change).collect()
+    }
+
+    /// Hands over the workloads, one by one: Dockerfiles, then Procfiles, then manifests, each in the order they were read.
+    pub fn each_workload(&self, mut take: impl FnMut(&WorkloadShown)) {
+        self.each(|told| take(&told.shown));
+    }
+
+    /// All workloads at once.
+    pub fn workloads(&self) -> Vec<WorkloadShown> {
+        let mut all = Vec::new();
+        self.each_workload(|workload| all.push(workload.clone()));
+        all
+    }
+
+    fn each(&self, mut take: impl FnMut(&report::Told)) {
+        if self.first.len() == self.count {
+            self.first.iter().for_each(take);
+        } else {
+            self.pass.each(
+                &self.pass.dockerfiles_first(),
+                &|workload, links| self.pass.told(workload, links),
+                &mut |told| {
+                    take(&told);
+                },
+            );
+        }
     }
 
     /// The text of a line, for an excerpt.
@@ -111,8 +145,8 @@ impl Outcome {
         self.findings
             .iter()
             .map(|finding| finding.at.file)
-            .find(|id| self.files.show(*id) == file)
-            .and_then(|id| self.files.text(id).ok())
+            .find(|id| self.pass.files.show(*id) == file)
+            .and_then(|id| self.pass.files.text(id).ok())
     }
 
     /// The findings as a baseline.
@@ -126,7 +160,7 @@ impl Outcome {
     /// How wide a finding's place is, in characters of its first line.
     pub fn width(&self, n: usize) -> usize {
         let Some(finding) = self.findings.get(n) else { return 1 };
-        let Ok(text) = self.files.text(finding.at.file) else { return 1 };
+        let Ok(text) = self.pass.files.text(finding.at.file) else { return 1 };
         finding.at.span.of(&text).lines().next().map_or(1, |line| line.chars().count()).max(1)
     }
 }
@@ -155,32 +189,136 @@ pub fn diff(change: &Change) -> String {
     edit::diff(&path.display().to_string(), &change.before, &change.after)
 }
 
-/// Reads everything and says what it finds.
+/// Reads everything and says what it finds: once for what files have to know of each other, once for the workloads.
 pub fn check(options: &Options) -> Outcome {
     let files = files::Files::default();
     let found = files::find(&options.paths);
-    let mut facts = read::all(&files, &found.files);
     let mut unparsed: Vec<read::Unparsed> = Vec::new();
-    let texts =
-        options.stdin.iter().map(|text| (PathBuf::from("-"), text.clone())).chain(options.rendered.iter().cloned());
-    for (path, text) in texts {
-        let kind = kind_of_text(&text);
-        let id = files.hold(&path.display().to_string(), text);
-        facts.push(read::one(&files, id, kind));
-    }
-    for (path, why) in &found.unreadable {
-        let file = path.display().to_string();
-        unparsed.push(read::Unparsed { file, line: 0, why: why.clone(), unreadable: true });
+    for (path, why) in found.unreadable {
+        unparsed.push(read::Unparsed { file: path.display().to_string(), line: 0, why, unreadable: true });
     }
     for (path, why) in &options.not_rendered {
         let file = path.display().to_string();
         unparsed.push(read::Unparsed { file, line: 0, why: why.clone(), unreadable: false });
     }
-    unparsed.extend(facts.iter_mut().flat_map(|fact| std::mem::take(&mut fact.unparsed)));
-    let ignores: Vec<model::Ignore> = facts.iter_mut().flat_map(|fact| std::mem::take(&mut fact.ignores)).collect();
-    let count = facts.len();
-    let world = link::link(&files, facts);
-    answer(options, files, &world, &ignores, unparsed, count)
+    let mut sources: Vec<read::Source> = found.files.into_iter().map(|(path, kind)| (files.id(&path), kind)).collect();
+    let stdin = options.stdin.iter().map(|text| (Path::new("-"), text));
+    for (path, text) in stdin.chain(options.rendered.iter().map(|(path, text)| (path.as_path(), text))) {
+        sources.push((files.hold(&path.display().to_string(), text.clone()), kind_of_text(text)));
+    }
+    let mut gathering = link::Gathering::default();
+    let mut ignores: Vec<model::Ignore> = Vec::new();
+    read::each(
+        &files,
+        &sources,
+        |facts| facts,
+        |mut facts| {
+            unparsed.append(&mut facts.unparsed);
+            ignores.append(&mut facts.ignores);
+            gathering.add(&files, facts);
+        },
+    );
+    let settings = predict::Settings { rate: options.rate, lag: options.lag };
+    let pass = Pass { files, sources, world: gathering.done(), settings };
+    answer(options, pass, &ignores, unparsed)
+}
+
+/// What it takes to read the files once more and meet their workloads.
+#[derive(Debug)]
+struct Pass {
+    files: files::Files,
+    sources: Vec<read::Source>,
+    world: link::World,
+    settings: predict::Settings,
+}
+
+impl Pass {
+    fn of(&self, kinds: fn(files::Kind) -> bool) -> Vec<read::Source> {
+        self.sources.iter().copied().filter(|(_, kind)| kinds(*kind)).collect()
+    }
+
+    fn manifests(&self) -> Vec<read::Source> {
+        self.of(|kind| kind == files::Kind::Yaml)
+    }
+
+    fn dockerfiles_first(&self) -> Vec<read::Source> {
+        let mut all = self.of(|kind| kind == files::Kind::Dockerfile);
+        all.extend(self.of(|kind| kind == files::Kind::Procfile));
+        all.extend(self.manifests());
+        all
+    }
+
+    /// Links the workloads of these files, and hands over what becomes of each.
+    fn each<T: Send>(
+        &self,
+        sources: &[read::Source],
+        work: &(impl Fn(model::Workload, Vec<String>) -> T + Sync),
+        take: &mut impl FnMut(T),
+    ) {
+        let of_file = |facts| {
+            let linked = link::workloads(&self.files, &self.world, facts);
+            linked.into_iter().map(|(workload, links)| work(workload, links)).collect::<Vec<_>>()
+        };
+        read::each(&self.files, sources, of_file, |all| all.into_iter().for_each(&mut *take));
+    }
+
+    /// What the rules find about a workload.
+    fn findings(&self, workload: &model::Workload) -> Vec<finding::Finding> {
+        let prediction = predict::predict(&self.world, workload, self.settings);
+        let subject = rules::Subject { world: &self.world, workload, prediction: &prediction };
+        let mut found = Vec::new();
+        if !self.world.is_deployed(workload) {
+            found.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
+        }
+        found.extend(rules::ALL.iter().flat_map(|rule| rules::around(rule, &self.world, workload)));
+        found
+    }
+
+    fn told(&self, workload: model::Workload, chain: Vec<String>) -> report::Told {
+        let world = &self.world;
+        let prediction = predict::predict(world, &workload, self.settings);
+        let hops =
+            world.hops(&workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
+        let services = world.services(&workload).map(|service| format!("service {}", service.name));
+        let links = chain.into_iter().chain(services).chain(hops).collect();
+        report::Told { shown: shown(&self.files, &workload, &prediction, self.settings), links }
+    }
+}
+
+/// What is found in the files, and what there is to ignore by the word of objects.
+#[derive(Default)]
+struct Met {
+    count: usize,
+    findings: Vec<finding::Finding>,
+    ignores: Vec<(String, Vec<model::Ignore>)>,
+}
+
+/// Meets every workload. What manifests run is known before Dockerfiles and Procfiles are judged by themselves.
+fn meet(pass: &mut Pass) -> Met {
+    let mut met = Met::default();
+    let mut seen = std::mem::take(&mut pass.world.seen);
+    let judge = |pass: &Pass, workload: model::Workload| (pass.findings(&workload), workload);
+    pass.each(&pass.manifests(), &|workload, _| judge(pass, workload), &mut |(findings, workload)| {
+        pass.world.see(&workload, &mut seen);
+        met.count += 1;
+        met.findings.extend(findings);
+        if !workload.ignores.is_empty() {
+            met.ignores.push((workload.name, workload.ignores));
+        }
+    });
+    pass.world.seen = seen;
+    let mut own = Vec::new();
+    let alone = |kind| kind == files::Kind::Dockerfile || kind == files::Kind::Procfile;
+    let mut alone = pass.of(alone);
+    alone.sort_by_key(|(_, kind)| *kind == files::Kind::Procfile);
+    pass.each(&alone, &|workload, _| pass.findings(&workload), &mut |findings| {
+        met.count += 1;
+        own.extend(findings);
+    });
+    own.append(&mut met.findings);
+    met.findings = own;
+    met.findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_world(rule, &pass.world)));
+    met
 }
 
 /// What standard input holds: a Dockerfile begins with an instruction, everything else is YAML.
@@ -194,40 +332,17 @@ fn kind_of_text(text: &str) -> files::Kind {
     }
 }
 
-fn answer(
-    options: &Options,
-    files: files::Files,
-    world: &link::World,
-    ignores: &[model::Ignore],
-    mut unparsed: Vec<read::Unparsed>,
-    count: usize,
-) -> Outcome {
-    let settings = predict::Settings { rate: options.rate, lag: options.lag };
-    let mut findings: Vec<finding::Finding> = Vec::new();
-    let mut workloads = Vec::new();
-    let mut links = Vec::new();
-    for (workload, chain) in world.workloads.iter().zip(&world.links) {
-        let prediction = predict::predict(world, workload, settings);
-        let subject = rules::Subject { world, workload, prediction: &prediction };
-        if !world.is_deployed(workload) {
-            findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
-        }
-        workloads.push(shown(&files, workload, &prediction, settings));
-        let hops =
-            world.hops(workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
-        let services = world.services(workload).map(|service| format!("service {}", service.name));
-        let all = chain.iter().cloned().chain(services).chain(hops).collect();
-        links.push((format!("{} {}", workload.kind.name(), workload.name), all));
-    }
-    findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_world(rule, world)));
+fn answer(options: &Options, mut pass: Pass, ignores: &[model::Ignore], mut unparsed: Vec<read::Unparsed>) -> Outcome {
+    let Met { count, mut findings, ignores: of_objects } = meet(&mut pass);
+    let files = &pass.files;
     // A Dockerfile is met as itself and through each manifest that uses it.
     let place =
         |finding: &finding::Finding| (files.show(finding.at.file), finding.at.line, finding.at.column, finding.rule);
     findings.sort_by_key(&place);
     findings.dedup_by_key(|finding| place(finding));
-    without_echoes(&files, &mut findings);
+    without_echoes(files, &mut findings);
     let mut ignored = Vec::new();
-    findings.retain(|found| match reason(&files, options, world, ignores, found) {
+    findings.retain(|found| match reason(files, options, &of_objects, ignores, found) {
         Some(reason) => {
             let (file, line) = (files.show(found.at.file), found.at.line);
             ignored.push(IgnoredShown { rule: found.rule, file, line, reason });
@@ -235,7 +350,7 @@ fn answer(
         }
         None => true,
     });
-    for ignore in ignores.iter().chain(world.workloads.iter().flat_map(|workload| &workload.ignores)) {
+    for ignore in ignores.iter().chain(of_objects.iter().flat_map(|(_, ignores)| ignores)) {
         let why = if ignore.reason.is_empty() {
             format!("ignore[{}] has no reason, so it is not followed: say why", ignore.rule)
         } else if rules::by_name(&ignore.rule).is_none() {
@@ -261,12 +376,18 @@ fn answer(
     let document = Document {
         schema: report::SCHEMA,
         findings: findings.iter().map(|finding| report::finding(finding, &show)).collect(),
-        workloads,
         unparsed: report::unparsed(&unparsed),
         ignored,
-        files: count,
+        files: pass.sources.len(),
     };
-    Outcome { document, links, unreadable: unparsed.iter().any(|one| one.unreadable), files, findings }
+    let unreadable = unparsed.iter().any(|one| one.unreadable);
+    let mut outcome = Outcome { document, count, unreadable, first: Vec::new(), pass, findings };
+    if count <= KEPT {
+        let mut first = Vec::new();
+        outcome.each(|told| first.push(told.clone()));
+        outcome.first = first;
+    }
+    outcome
 }
 
 /// What was rendered repeats what its plain parts say already.
@@ -288,7 +409,7 @@ fn without_echoes(files: &files::Files, findings: &mut Vec<finding::Finding>) {
 fn reason(
     files: &files::Files,
     options: &Options,
-    world: &link::World,
+    of_objects: &[(String, Vec<model::Ignore>)],
     ignores: &[model::Ignore],
     found: &finding::Finding,
 ) -> Option<String> {
@@ -296,12 +417,7 @@ fn reason(
         let below = found.at.line == ignore.at.line || found.at.line == ignore.at.line + 1;
         ignore.rule == found.rule && ignore.at.file == found.at.file && below && !ignore.reason.is_empty()
     });
-    let object = world
-        .workloads
-        .iter()
-        .filter(|workload| !workload.ignores.is_empty())
-        .filter(|workload| workload.name == found.workload)
-        .flat_map(|w| &w.ignores);
+    let object = of_objects.iter().filter(|(name, _)| *name == found.workload).flat_map(|(_, ignores)| ignores);
     let object = || object.clone().find(|ignore| ignore.rule == found.rule && !ignore.reason.is_empty());
     let configured = || {
         options.ignore.iter().find(|ignore| {
@@ -383,7 +499,9 @@ pub mod parsers {
         let id = files.hold("-", text.to_owned());
         let facts = read::one(&files, id, files::Kind::Yaml);
         let bad = facts.unparsed.iter().map(|one| one.why.clone()).collect();
-        let _ = link::link(&files, vec![facts]);
+        let mut gathering = link::Gathering::default();
+        gathering.add(&files, facts);
+        let _ = link::workloads(&files, &gathering.done(), read::one(&files, id, files::Kind::Yaml));
         bad
     }
 

@@ -1,11 +1,12 @@
 //! From facts to a world: which image a container runs, which process that is, and what stands in front of it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::docker::base::{self, Sh};
 use crate::docker::image::{Image, Origin};
-use crate::files::Files;
+use crate::files::{Files, Kind as FileKind};
 use crate::launch::{self, Command, Launch, Opened, Scene};
 use crate::model::objects::{Backend, Gateway, Hpa, Ingress, Objects, Pdb, Service};
 use crate::model::proxy::Pool;
@@ -14,12 +15,11 @@ use crate::read::Facts;
 use crate::server::{self, Balancer, OnSignal, Server};
 use crate::span::{FileId, Mapped, Sp};
 
-/// A Dockerfile's image, and where it stands.
+/// A Dockerfile that makes an image. The image is read again where it is needed.
 #[derive(Debug)]
 pub struct Built {
     pub file: FileId,
     pub path: PathBuf,
-    pub image: Image,
 }
 
 /// Something between clients and a workload.
@@ -33,67 +33,108 @@ pub struct Hop {
     pub idle: Option<(f64, f64)>,
 }
 
-/// Everything that was read, linked.
+/// What is known across files: the objects around workloads. Workloads themselves are met one file at a time, and none is
+/// kept.
 #[derive(Debug, Default)]
 pub struct World {
-    pub workloads: Vec<Workload>,
     pub objects: Objects,
     pub pools: Vec<Pool>,
-    /// For `--explain-links`: by workload.
-    pub links: Vec<Vec<String>>,
+    built: Vec<Built>,
+    /// There is one Dockerfile and one image that is nobody else's.
+    alone: bool,
+    /// Dockerfiles by what an image built from them would be called.
+    names: HashMap<String, usize>,
     index: Index,
+    pub seen: Seen,
 }
 
 /// Who is looked for by what, so that a world of ten thousand objects is not walked ten thousand times.
 #[derive(Debug, Default)]
 struct Index {
     /// By one label of the selector.
-    services: HashMap<(String, String), Vec<usize>>,
-    service_names: HashMap<String, Vec<usize>>,
+    services: Lookup,
+    service_names: Lookup,
     /// By the name of a service behind it.
-    ingresses: HashMap<String, Vec<usize>>,
+    ingresses: Lookup,
     /// By the name of what is scaled.
-    hpas: HashMap<String, Vec<usize>>,
-    /// By every label.
-    workloads: HashMap<(String, String), Vec<usize>>,
+    hpas: Lookup,
+    /// By one label of the selector; those without one apart.
+    pdbs: Lookup,
+    pdbs_of_all: Vec<usize>,
+    /// Files with a budget in them.
+    pdb_files: HashSet<FileId>,
     on_gke: bool,
-    /// Dockerfiles whose own command a manifest runs, and command lines that one runs.
-    deployed_files: HashSet<FileId>,
-    deployed_apps: HashSet<Vec<String>>,
+}
+
+/// Numbers by the hash of a key, in 16 bytes each. Who asks compares the key itself.
+#[derive(Debug, Default)]
+struct Lookup(Vec<(u64, u32)>);
+
+impl Lookup {
+    fn of<K: Hash>(pairs: impl Iterator<Item = (K, usize)>) -> Lookup {
+        let mut all: Vec<(u64, u32)> = pairs.map(|(key, n)| (hash(&key), n as u32)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.shrink_to_fit();
+        Lookup(all)
+    }
+
+    /// In ascending order; others may be among them.
+    fn get<K: Hash + ?Sized>(&self, key: &K) -> impl Iterator<Item = usize> + use<'_, K> {
+        let wanted = hash(key);
+        let from = self.0.partition_point(|(known, _)| *known < wanted);
+        self.0[from..].iter().take_while(move |(known, _)| *known == wanted).map(|(_, n)| *n as usize)
+    }
+}
+
+fn hash<K: Hash + ?Sized>(key: &K) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Index {
-    fn of(world: &World) -> Index {
-        let mut index = Index { on_gke: on_gke(&world.objects), ..Index::default() };
-        for (n, service) in world.objects.services.iter().enumerate() {
-            index.service_names.entry(service.name.clone()).or_default().push(n);
-            if let Some(label) = service.selector.first() {
-                index.services.entry(label.clone()).or_default().push(n);
-            }
+    fn of(objects: &Objects) -> Index {
+        let services = objects.services.iter().enumerate();
+        let ingresses = objects.ingresses.iter().enumerate();
+        let pdbs = objects.pdbs.iter().enumerate();
+        Index {
+            services: Lookup::of(services.clone().filter_map(|(n, service)| Some((service.selector.first()?, n)))),
+            service_names: Lookup::of(services.map(|(n, service)| (service.name.as_str(), n))),
+            ingresses: Lookup::of(
+                ingresses.flat_map(|(n, ingress)| ingress.services.iter().map(move |name| (name.as_str(), n))),
+            ),
+            hpas: Lookup::of(objects.hpas.iter().enumerate().map(|(n, hpa)| (hpa.target.as_str(), n))),
+            pdbs: Lookup::of(pdbs.clone().filter_map(|(n, pdb)| Some((pdb.selector.first()?, n)))),
+            pdbs_of_all: pdbs.filter(|(_, pdb)| pdb.selector.is_empty()).map(|(n, _)| n).collect(),
+            pdb_files: objects.pdbs.iter().map(|pdb| pdb.at.file).collect(),
+            on_gke: on_gke(objects),
         }
-        for (n, ingress) in world.objects.ingresses.iter().enumerate() {
-            for service in &ingress.services {
-                index.ingresses.entry(service.clone()).or_default().push(n);
-            }
-        }
-        for (n, hpa) in world.objects.hpas.iter().enumerate() {
-            index.hpas.entry(hpa.target.clone()).or_default().push(n);
-        }
-        for (n, workload) in world.workloads.iter().enumerate() {
-            for label in workload.labels.iter().filter(|_| workload.kind.in_cluster()) {
-                index.workloads.entry(label.clone()).or_default().push(n);
-            }
-            if !(workload.kind.in_cluster() || workload.kind == Kind::Compose) {
-                continue;
-            }
-            for container in &workload.containers {
-                index.deployed_files.extend(container.dockerfile.filter(|_| container.command.is_none()));
-                let app = container.launch.as_ref().and_then(|launch| launch::app(&launch.node));
-                index.deployed_apps.extend(app.map(|(argv, _)| argv.to_vec()));
-            }
-        }
-        index
     }
+}
+
+/// What a budget covers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Covered {
+    /// The fewest replicas that are written down.
+    pub replicas: Option<f64>,
+    /// There is a workload that it covers.
+    pub any: bool,
+    /// One of them is scaled.
+    pub scaled: bool,
+}
+
+/// What the workloads were, all told.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Dockerfiles whose own command a manifest runs.
+    deployed_files: HashSet<FileId>,
+    /// Command lines that a manifest runs; kept where there is a Procfile to compare them with.
+    deployed_apps: Option<HashSet<Vec<String>>>,
+    /// By budget.
+    covered: HashMap<usize, Covered>,
+    /// Files with a budget and a workload.
+    beside_pdb: HashSet<FileId>,
 }
 
 /// Whether the files are meant for Google Kubernetes Engine, where an Ingress without a class is Google's.
@@ -108,56 +149,73 @@ fn on_gke(objects: &Objects) -> bool {
         })
 }
 
-/// Puts the facts together.
-pub fn link(files: &Files, facts: Vec<Facts>) -> World {
-    let mut world = World::default();
-    let (mut built, mut loose, mut processes) = (Vec::new(), Vec::new(), Vec::new());
-    for fact in facts {
-        let path = files.path(fact.file);
-        if let Some(image) = fact.image {
-            built.push(Built { file: fact.file, path: path.clone(), image });
+/// What all files say together, gathered a file at a time.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    world: World,
+    own_images: HashSet<u64>,
+    processes: bool,
+}
+
+impl Gathering {
+    /// Takes what other files may need to know of a file.
+    pub fn add(&mut self, files: &Files, fact: Facts) {
+        if fact.image.is_some() {
+            self.world.built.push(Built { file: fact.file, path: files.path(fact.file) });
         }
-        loose.extend(fact.workloads.into_iter().map(|workload| (workload, None)));
-        loose.extend(fact.compose.into_iter().map(|(workload, build)| {
-            let build = build.map(|build| super::read::folder(&path).join(build.context).join(build.dockerfile));
-            (workload, build)
-        }));
-        processes.extend(fact.processes.into_iter().map(|process| (path.clone(), process)));
-        world.pools.extend(fact.pools);
-        extend(&mut world.objects, fact.objects);
+        let workloads = fact.workloads.iter().chain(fact.compose.iter().map(|(workload, _)| workload));
+        // Whether it is one or more is all there is to know.
+        for container in workloads.flat_map(|workload| &workload.containers).filter(|container| own_image(container)) {
+            if self.own_images.len() < 2 {
+                self.own_images.extend(container.image.as_ref().map(|image| hash(image.value.as_str())));
+            }
+        }
+        self.processes |= !fact.processes.is_empty();
+        self.world.pools.extend(fact.pools);
+        extend(&mut self.world.objects, fact.objects);
     }
-    let mut named: Vec<&str> = loose
-        .iter()
-        .flat_map(|(workload, _)| &workload.containers)
-        .filter(|container| own_image(container))
-        .filter_map(|container| container.image.as_ref().map(|image| image.value.as_str()))
-        .collect();
-    named.sort_unstable();
-    named.dedup();
-    let named = named.len();
-    let linker = Linker { files, built: &built, alone: built.len() == 1 && named == 1, names: names(&built) };
-    for built in &built {
-        let (mut workload, mut links) = linker.image_workload(built);
-        world.links.push(std::mem::take(&mut links));
-        workload.file = built.file;
-        world.workloads.push(workload);
+
+    /// Nothing more will come.
+    pub fn done(self) -> World {
+        let mut world = self.world;
+        world.alone = world.built.len() == 1 && self.own_images.len() == 1;
+        world.names = names(&world.built);
+        world.index = Index::of(&world.objects);
+        world.seen.deployed_apps = self.processes.then(HashSet::new);
+        world
     }
-    for (path, (name, text, span)) in processes {
-        let (workload, links) = linker.process(&path, &name, &text, files.place(text.file, span));
-        world.workloads.push(workload);
-        world.links.push(links);
+}
+
+/// A workload, and the chain that was found for it.
+pub type Linked = (Workload, Vec<String>);
+
+/// The workloads of one file, linked to what runs in them.
+pub fn workloads(files: &Files, world: &World, fact: Facts) -> Vec<Linked> {
+    let linker = Linker { files, world };
+    let path = files.path(fact.file);
+    let mut out: Vec<Linked> = Vec::new();
+    if let Some(image) = &fact.image {
+        let (mut workload, links) = linker.image_workload(fact.file, &path, image);
+        workload.file = fact.file;
+        out.push((workload, links));
     }
-    for (mut workload, build) in loose {
+    for (name, text, span) in fact.processes {
+        out.push(linker.process(&path, &name, &text, files.place(text.file, span)));
+    }
+    let manifests = fact.workloads.into_iter().map(|workload| (workload, None));
+    let compose = fact.compose.into_iter().map(|(workload, build)| {
+        let build = build.map(|build| super::read::folder(&path).join(build.context).join(build.dockerfile));
+        (workload, build)
+    });
+    for (mut workload, build) in manifests.chain(compose) {
         let mut links = Vec::new();
         let init = workload.annotations.iter().any(|(key, _)| key == "compose.init");
         for container in &mut workload.containers {
             linker.container(container, build.as_deref(), init, &mut links);
         }
-        world.workloads.push(workload);
-        world.links.push(links);
+        out.push((workload, links));
     }
-    world.index = Index::of(&world);
-    world
+    out
 }
 
 fn extend(all: &mut Objects, more: Objects) {
@@ -177,11 +235,7 @@ fn own_image(container: &Container) -> bool {
 
 struct Linker<'f> {
     files: &'f Files,
-    built: &'f [Built],
-    /// There is one Dockerfile and one image that is nobody else's.
-    alone: bool,
-    /// By what an image built from it would be called.
-    names: HashMap<String, usize>,
+    world: &'f World,
 }
 
 /// `web/Dockerfile`, `Dockerfile.web` and `web.Dockerfile` are taken to build an image `web`.
@@ -247,16 +301,20 @@ impl Linker<'_> {
         (launch, server)
     }
 
-    fn image_workload(&self, built: &Built) -> (Workload, Vec<String>) {
-        let image = &built.image;
+    /// The image of a Dockerfile, unless the file has gone since it was first read.
+    fn image(&self, built: &Built) -> Option<Image> {
+        super::read::one(self.files, built.file, FileKind::Dockerfile).image
+    }
+
+    fn image_workload(&self, file: FileId, path: &Path, image: &Image) -> Linked {
         let command = image.command();
         let at = if command.words.is_empty() { image.from } else { command.at };
-        let name = self.files.show(built.file);
+        let name = self.files.show(file);
         let mut workload = Workload::new(Kind::Image, at, &name);
         let mut container = Container { name: name.clone(), at, link_sure: true, ..Container::default() };
         let mut links = vec![format!("{name}: base image {}", image.base)];
-        self.fill(&mut container, &command, image, &built.path, &mut links);
-        container.dockerfile = Some(built.file);
+        self.fill(&mut container, &command, image, path, &mut links);
+        container.dockerfile = Some(file);
         workload.containers.push(container);
         (workload, links)
     }
@@ -283,13 +341,13 @@ impl Linker<'_> {
         container.launch = Some(launch);
     }
 
-    fn process(&self, path: &Path, name: &str, text: &Mapped, at: crate::span::At) -> (Workload, Vec<String>) {
+    fn process(&self, path: &Path, name: &str, text: &Mapped, at: crate::span::At) -> Linked {
         let mut workload = Workload::new(Kind::Procfile, at, name);
         // A platform runs the line by a bash of its own, which execs a simple command.
         let words = vec![Mapped::word("bash"), Mapped::word("-c"), text.clone()];
         let command = Command { words, at, shell_form: false };
-        let image =
-            self.built.iter().find(|built| built.path.parent() == path.parent()).map(|built| built.image.clone());
+        let beside = self.world.built.iter().find(|built| built.path.parent() == path.parent());
+        let image = beside.and_then(|built| self.image(built));
         let image = image.unwrap_or_else(|| Image { sh: Sh::Unknown, workdir: "/".to_owned(), ..Image::default() });
         let mut container = Container { name: name.to_owned(), at, link_sure: true, ..Container::default() };
         container.ports = if name == "web" { vec![0] } else { Vec::new() };
@@ -302,10 +360,11 @@ impl Linker<'_> {
     fn container(&self, container: &mut Container, build: Option<&Path>, init: bool, links: &mut Vec<String>) {
         let name = container.image.as_ref().map(|image| image.value.clone()).unwrap_or_default();
         let found = self.dockerfile(&name, build);
-        let (image, from, sure) = if let Some((built, sure)) = found {
+        let found = found.and_then(|(built, sure)| Some((built, self.image(built)?, sure)));
+        let (image, from, sure) = if let Some((built, image, sure)) = found {
             links.push(format!("{}: image {name} is built by {}", container.name, self.files.show(built.file)));
             container.dockerfile = Some(built.file);
-            (built.image.clone(), built.path.clone(), sure)
+            (image, built.path.clone(), sure)
         } else {
             let reference = base::reference(&name);
             let official = base::official(&reference);
@@ -348,14 +407,14 @@ impl Linker<'_> {
     fn dockerfile(&self, name: &str, build: Option<&Path>) -> Option<(&Built, bool)> {
         if let Some(path) = build {
             let wanted = normal(path);
-            return self.built.iter().find(|built| normal(&built.path) == wanted).map(|built| (built, true));
+            return self.world.built.iter().find(|built| normal(&built.path) == wanted).map(|built| (built, true));
         }
         if name.is_empty() || base::official(&base::reference(name)).is_some() {
             return None;
         }
         let last = base::reference(name).name;
-        let by_name = self.names.get(last).map(|n| &self.built[*n]);
-        by_name.map(|built| (built, false)).or_else(|| self.alone.then(|| (&self.built[0], false)))
+        let by_name = self.world.names.get(last).map(|n| &self.world.built[*n]);
+        by_name.map(|built| (built, false)).or_else(|| self.world.alone.then(|| (&self.world.built[0], false)))
     }
 }
 
@@ -418,48 +477,88 @@ impl World {
         a == b || a.is_empty() || b.is_empty()
     }
 
+    /// Takes note of a workload.
+    pub fn see(&self, workload: &Workload, seen: &mut Seen) {
+        if workload.kind.in_cluster() {
+            for n in self.pdbs(workload) {
+                let scaled = self.hpas(workload).next().is_some();
+                let covered = seen.covered.entry(n).or_default();
+                let replicas = workload.replicas.as_ref().map(|replicas| replicas.value);
+                covered.any = true;
+                covered.replicas = [covered.replicas, replicas].into_iter().flatten().reduce(f64::min);
+                covered.scaled |= scaled;
+            }
+            seen.beside_pdb.extend(Some(workload.file).filter(|file| self.index.pdb_files.contains(file)));
+        }
+        if workload.kind.in_cluster() || workload.kind == Kind::Compose {
+            for container in &workload.containers {
+                seen.deployed_files.extend(container.dockerfile.filter(|_| container.command.is_none()));
+                if let Some(apps) = &mut seen.deployed_apps {
+                    let app = container.launch.as_ref().and_then(|launch| launch::app(&launch.node));
+                    apps.extend(app.map(|(argv, _)| argv.to_vec()));
+                }
+            }
+        }
+    }
+
     /// The services that send to a workload.
     pub fn services<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = &'w Service> + 'w {
-        let candidates = workload.labels.iter().filter_map(|label| self.index.services.get(label)).flatten();
-        candidates.map(|n| &self.objects.services[*n]).filter(move |service| {
+        let candidates = workload.labels.iter().flat_map(move |label| {
+            let found = self.index.services.get(label).map(|n| &self.objects.services[n]);
+            found.filter(move |service| service.selector.first() == Some(label))
+        });
+        candidates.filter(move |service| {
             Self::same_namespace(&service.namespace, &workload.namespace)
                 && service.selector.iter().all(|label| workload.labels.contains(label))
         })
     }
 
     /// The services of a name.
-    pub fn named<'w>(&'w self, name: &str) -> impl Iterator<Item = &'w Service> + 'w {
-        let found = self.index.service_names.get(name).map(Vec::as_slice).unwrap_or_default();
-        found.iter().map(|n| &self.objects.services[*n])
+    pub fn named<'w>(&'w self, name: &'w str) -> impl Iterator<Item = &'w Service> + 'w {
+        let found = self.index.service_names.get(name).map(|n| &self.objects.services[n]);
+        found.filter(move |service| service.name == name)
     }
 
     pub fn ingresses<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = (&'w Ingress, &'w Service)> + 'w {
         self.services(workload).flat_map(move |service| {
-            let found = self.index.ingresses.get(&service.name).map(Vec::as_slice).unwrap_or_default();
-            let found = found.iter().map(|n| &self.objects.ingresses[*n]);
+            let found = self.index.ingresses.get(service.name.as_str()).map(|n| &self.objects.ingresses[n]);
             found
+                .filter(|ingress| ingress.services.contains(&service.name))
                 .filter(|ingress| Self::same_namespace(&ingress.namespace, &service.namespace))
                 .map(move |ingress| (ingress, service))
         })
     }
 
     pub fn hpas<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = &'w Hpa> + 'w {
-        let found = self.index.hpas.get(&workload.name).map(Vec::as_slice).unwrap_or_default();
-        let found = found.iter().map(|n| &self.objects.hpas[*n]);
-        found.filter(move |hpa| Self::same_namespace(&hpa.namespace, &workload.namespace))
+        let found = self.index.hpas.get(workload.name.as_str()).map(|n| &self.objects.hpas[n]);
+        found
+            .filter(move |hpa| hpa.target == workload.name && Self::same_namespace(&hpa.namespace, &workload.namespace))
     }
 
-    /// The workloads that a budget covers: all of its namespace where its selector is empty.
-    pub fn covered<'w>(&'w self, pdb: &'w Pdb) -> impl Iterator<Item = &'w Workload> + 'w {
-        let by_label =
-            pdb.selector.first().map(|label| self.index.workloads.get(label).map(Vec::as_slice).unwrap_or_default());
-        let labelled = by_label.unwrap_or_default().iter().map(|n| &self.workloads[*n]);
-        let all = self.workloads.iter().filter(move |_| by_label.is_none());
-        labelled.chain(all).filter(move |workload| {
-            workload.kind.in_cluster()
-                && Self::same_namespace(&pdb.namespace, &workload.namespace)
-                && pdb.selector.iter().all(|label| workload.labels.contains(label))
-        })
+    /// The budgets that cover a workload: by its labels, or all of the namespace where the selector is empty.
+    fn pdbs<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = usize> + 'w {
+        let labelled = workload.labels.iter().flat_map(move |label| {
+            let found = self.index.pdbs.get(label);
+            found.filter(move |n| self.objects.pdbs[*n].selector.first() == Some(label))
+        });
+        let all = labelled.chain(self.index.pdbs_of_all.iter().copied());
+        all.filter(move |n| Self::covers(&self.objects.pdbs[*n], workload))
+    }
+
+    fn covers(pdb: &Pdb, workload: &Workload) -> bool {
+        Self::same_namespace(&pdb.namespace, &workload.namespace)
+            && pdb.selector.iter().all(|label| workload.labels.contains(label))
+    }
+
+    /// The budgets, and what each covers.
+    pub fn budgets(&self) -> impl Iterator<Item = (&Pdb, Covered)> {
+        let covered = |n| self.seen.covered.get(&n).copied().unwrap_or_default();
+        self.objects.pdbs.iter().enumerate().map(move |(n, pdb)| (pdb, covered(n)))
+    }
+
+    /// A workload stands in the file of a budget.
+    pub fn has_workload_beside(&self, pdb: &Pdb) -> bool {
+        self.seen.beside_pdb.contains(&pdb.at.file)
     }
 
     /// A Dockerfile or a line of a Procfile that a manifest runs is judged there, with its preStop and grace period.
@@ -467,9 +566,18 @@ impl World {
         let own = workload.containers.first().and_then(|container| container.launch.as_ref());
         let app = own.and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
         match workload.kind {
-            Kind::Image => self.index.deployed_files.contains(&workload.file),
-            Kind::Procfile => app.is_some_and(|argv| self.index.deployed_apps.contains(argv)),
-            _ => false,
+            Kind::Image => self.seen.deployed_files.contains(&workload.file),
+            Kind::Procfile => app.zip(self.seen.deployed_apps.as_ref()).is_some_and(|(argv, apps)| apps.contains(argv)),
+            Kind::Deployment
+            | Kind::StatefulSet
+            | Kind::DaemonSet
+            | Kind::Pod
+            | Kind::ReplicaSet
+            | Kind::Rollout
+            | Kind::KnativeService
+            | Kind::DeploymentConfig
+            | Kind::ReplicationController
+            | Kind::Compose => false,
         }
     }
 

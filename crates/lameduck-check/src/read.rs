@@ -38,30 +38,42 @@ pub struct Facts {
     pub ignores: Vec<Ignore>,
 }
 
-/// Reads all files, on as many threads as there are processors. The answer is in the order of the files.
-pub fn all(files: &Files, list: &[(PathBuf, Kind)]) -> Vec<Facts> {
-    let ids: Vec<FileId> = list.iter().map(|(path, _)| files.id(path)).collect();
+/// How many files are read at once, at most.
+const TOGETHER: usize = 256;
+
+/// A file to read, and what it is.
+pub type Source = (FileId, Kind);
+
+/// Reads all files, some at a time on as many threads as there are processors, and hands over what becomes of each in the
+/// order of the files.
+pub fn each<T: Send>(files: &Files, list: &[Source], work: impl Fn(Facts) -> T + Sync, mut take: impl FnMut(T)) {
+    for some in list.chunks(TOGETHER) {
+        together(files, some, &work).into_iter().for_each(&mut take);
+    }
+}
+
+fn together<T: Send>(files: &Files, list: &[Source], work: &(impl Fn(Facts) -> T + Sync)) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(list.len()));
     let threads =
         std::thread::available_parallelism().map_or(1, usize::from).min(8).min(list.len().div_ceil(16)).max(1);
-    let work = || {
+    let run = || {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
-            let Some(((_, kind), id)) = list.get(n).zip(ids.get(n)) else { return };
-            let facts = one(files, *id, *kind);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((n, facts));
+            let Some((id, kind)) = list.get(n) else { return };
+            let one = work(one(files, *id, *kind));
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((n, one));
         }
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            scope.spawn(run);
         }
-        work();
+        run();
     });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(n, _)| *n);
-    done.into_iter().map(|(_, facts)| facts).collect()
+    done.into_iter().map(|(_, one)| one).collect()
 }
 
 /// Reads one file.

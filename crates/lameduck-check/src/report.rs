@@ -134,15 +134,20 @@ pub struct IgnoredShown {
     pub reason: String,
 }
 
-/// The whole answer: the JSON document.
-#[derive(Debug, Clone, Serialize)]
+/// A workload, and the chain of links that was found for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub shown: WorkloadShown,
+    pub links: Vec<String>,
+}
+
+/// The answer without the workloads, of which there may be many.
+#[derive(Debug, Clone)]
 pub struct Document {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// By file and line.
     pub findings: Vec<FindingShown>,
-    /// In the order they were read.
-    pub workloads: Vec<WorkloadShown>,
     /// What was not understood.
     pub unparsed: Vec<UnparsedShown>,
     /// What was found and does not matter, by somebody's word.

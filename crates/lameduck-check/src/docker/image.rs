@@ -61,7 +61,23 @@ pub fn build(file: &Dockerfile, lines: &Lines<'_>) -> Option<Image> {
             match instruction.keyword {
                 Keyword::Arg => args(instruction, &mut globals, &Vec::new()),
                 Keyword::From => stages.push(from(instruction, lines, &globals, &stages)),
-                _ => {}
+                // Nothing but ARG may stand in front of the first FROM.
+                Keyword::Add
+                | Keyword::Cmd
+                | Keyword::Copy
+                | Keyword::Entrypoint
+                | Keyword::Env
+                | Keyword::Expose
+                | Keyword::Healthcheck
+                | Keyword::Label
+                | Keyword::Maintainer
+                | Keyword::Onbuild
+                | Keyword::Run
+                | Keyword::Shell
+                | Keyword::Stopsignal
+                | Keyword::User
+                | Keyword::Volume
+                | Keyword::Workdir => {}
             }
             continue;
         };

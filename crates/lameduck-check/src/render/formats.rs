@@ -1,15 +1,60 @@
 //! For programs: JSON, SARIF 2.1.0, GitHub's workflow commands, `JUnit`.
 
+use std::collections::HashSet;
 use std::fmt::Write;
+use std::io;
 
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::report::FindingShown;
+use crate::report::{FindingShown, IgnoredShown, UnparsedShown};
+
+/// The whole answer, as it is written: the workloads pass by one at a time.
+#[derive(Serialize)]
+struct Whole<'o> {
+    schema: &'static str,
+    findings: &'o [FindingShown],
+    workloads: Workloads<'o>,
+    unparsed: &'o [UnparsedShown],
+    ignored: &'o [IgnoredShown],
+    files: usize,
+}
+
+struct Workloads<'o>(&'o Outcome);
+
+impl Serialize for Workloads<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_seq(Some(self.0.count))?;
+        let mut done = Ok(());
+        self.0.each_workload(|workload| {
+            if done.is_ok() {
+                done = all.serialize_element(workload);
+            }
+        });
+        done?;
+        all.end()
+    }
+}
 
 /// The document itself.
-pub fn json(outcome: &Outcome) -> String {
-    serde_json::to_string_pretty(&outcome.document).unwrap_or_default()
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn json(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
+    let document = &outcome.document;
+    let whole = Whole {
+        schema: document.schema,
+        findings: &document.findings,
+        workloads: Workloads(outcome),
+        unparsed: &document.unparsed,
+        ignored: &document.ignored,
+        files: document.files,
+    };
+    serde_json::to_writer_pretty(&mut out, &whole)?;
+    out.write_all(b"\n")
 }
 
 /// SARIF 2.1.0: <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>.
@@ -129,7 +174,16 @@ pub fn junit(outcome: &Outcome) -> String {
     };
     let document = &outcome.document;
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let clean = document.workloads.iter().filter(|w| !document.findings.iter().any(|f| f.workload == w.name)).count();
+    let bad: HashSet<&str> = document.findings.iter().map(|finding| finding.workload.as_str()).collect();
+    let mut clean = 0;
+    let mut silent = String::new();
+    outcome.each_workload(|workload| {
+        if !bad.contains(workload.name.as_str()) {
+            clean += 1;
+            let (class, name) = (escape(workload.kind), escape(&workload.name));
+            let _ = writeln!(silent, "<testcase classname=\"{class}\" name=\"{name}\"/>");
+        }
+    });
     let _ = writeln!(
         out,
         "<testsuites>\n<testsuite name=\"lameduck check\" tests=\"{}\" failures=\"{}\">",
@@ -148,16 +202,7 @@ pub fn junit(outcome: &Outcome) -> String {
             escape(&finding.help),
         );
     }
-    for workload in &document.workloads {
-        if !document.findings.iter().any(|finding| finding.workload == workload.name) {
-            let _ = writeln!(
-                out,
-                "<testcase classname=\"{}\" name=\"{}\"/>",
-                escape(workload.kind),
-                escape(&workload.name)
-            );
-        }
-    }
+    out.push_str(&silent);
     out.push_str("</testsuite>\n</testsuites>\n");
     out
 }

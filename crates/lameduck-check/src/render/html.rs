@@ -26,9 +26,11 @@ pub fn html(outcome: &Outcome) -> String {
         document.findings.len(),
         document.files
     );
-    for workload in document.workloads.iter().filter(|workload| !workload.loss_windows.is_empty()) {
-        picture(&mut out, workload);
-    }
+    outcome.each_workload(|workload| {
+        if !workload.loss_windows.is_empty() {
+            picture(&mut out, workload);
+        }
+    });
     out.push_str("<h2>Findings</h2>\n");
     for finding in &document.findings {
         let _ = writeln!(

@@ -19,9 +19,11 @@ pub fn text(outcome: &Outcome, color: bool) -> String {
         let line = source.as_ref().and_then(|(_, text)| text.lines().nth(finding.line.saturating_sub(1) as usize));
         one(&mut out, finding, line, outcome.width(n), color);
     }
-    for workload in outcome.document.workloads.iter().filter(|workload| worth_drawing(workload)) {
-        picture(&mut out, workload, color);
-    }
+    outcome.each_workload(|workload| {
+        if worth_drawing(workload) {
+            picture(&mut out, workload, color);
+        }
+    });
     for unparsed in &outcome.document.unparsed {
         let _ = writeln!(out, "not understood: {}:{}: {}", unparsed.file, unparsed.line, unparsed.reason);
     }
@@ -107,7 +109,7 @@ fn summary(out: &mut String, outcome: &Outcome) {
         out,
         "{} files, {} workloads: {} errors, {} warnings, {} notes; {fixable} with a safe fix (--fix); {} ignored; {} not understood",
         document.files,
-        document.workloads.len(),
+        outcome.count,
         count("error"),
         count("warning"),
         count("note"),
@@ -119,11 +121,11 @@ fn summary(out: &mut String, outcome: &Outcome) {
 /// The chain that was found for each workload, and what could not be resolved.
 pub fn links(outcome: &Outcome) -> String {
     let mut out = String::new();
-    for (name, chain) in &outcome.links {
-        let _ = writeln!(out, "{name}");
-        for link in chain {
+    outcome.each(|told| {
+        let _ = writeln!(out, "{} {}", told.shown.kind, told.shown.name);
+        for link in &told.links {
             let _ = writeln!(out, "  -> {link}");
         }
-    }
+    });
     out
 }

@@ -14,7 +14,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
             Node::Init(init, _) => Some(init),
             Node::Shell(shell) if shell.program.how == How::Exec => match shell.child.as_ref() {
                 Node::Init(init, _) => Some(init),
-                _ => None,
+                Node::App { .. } | Node::Shell(_) | Node::Runner { .. } | Node::Unknown { .. } => None,
             },
             Node::Shell(_) | Node::App { .. } | Node::Runner { .. } | Node::Unknown { .. } => None,
         };

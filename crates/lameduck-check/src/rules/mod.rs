@@ -25,6 +25,8 @@ pub enum Check {
     Workload(fn(&Subject<'_>) -> Vec<Finding>),
     /// The objects around them.
     World(fn(&World) -> Vec<Finding>),
+    /// The objects around them, and these once more with each workload.
+    Around { world: fn(&World) -> Vec<Finding>, each: fn(&World, &Workload) -> Vec<Finding> },
 }
 
 pub struct Rule {
@@ -128,8 +130,17 @@ pub fn on_workload(rule: &Rule, subject: &Subject<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Runs a rule over everything else.
+/// Runs a rule over the objects around a workload.
+pub fn around(rule: &Rule, world: &World, workload: &Workload) -> Vec<Finding> {
+    let Check::Around { each, .. } = rule.check else { return Vec::new() };
+    each(world, workload).into_iter().map(|finding| Finding { rule: rule.name, ..finding }).collect()
+}
+
+/// Runs a rule over everything else, after all workloads were seen.
 pub fn on_world(rule: &Rule, world: &World) -> Vec<Finding> {
-    let Check::World(check) = rule.check else { return Vec::new() };
+    let check = match rule.check {
+        Check::World(check) | Check::Around { world: check, .. } => check,
+        Check::Workload(_) => return Vec::new(),
+    };
     check(world).into_iter().map(|finding| Finding { rule: rule.name, ..finding }).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{IsTerminal, Read};
+use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -211,30 +211,41 @@ fn show(given: &Given, outcome: &Outcome) -> Result<(), Failure> {
     })?;
     let to_file = given.raw("output").map(Path::new);
     let color = to_file.is_none() && std::io::stdout().is_terminal() && super::no_color().is_none();
-    let mut text = match format.unwrap_or("text") {
-        "json" => render::json(outcome) + "\n",
-        "sarif" => render::sarif(outcome) + "\n",
-        "github" => render::github(outcome),
-        "junit" => render::junit(outcome),
-        "html" => render::html(outcome),
-        _ => render::text(outcome, color),
+    let links = if given.switch("explain-links")? { render::links(outcome) } else { String::new() };
+    let in_front = format.is_none_or(|format| format == "text");
+    if !in_front {
+        eprint!("{links}");
+    }
+    let all = |out: &mut dyn Write| {
+        let mut out = BufWriter::new(out);
+        if in_front {
+            out.write_all(links.as_bytes())?;
+        }
+        match format.unwrap_or("text") {
+            // The one that tells everything, of every workload: it is written as it comes.
+            "json" => render::json(outcome, &mut out)?,
+            "sarif" => writeln!(out, "{}", render::sarif(outcome))?,
+            "github" => out.write_all(render::github(outcome).as_bytes())?,
+            "junit" => out.write_all(render::junit(outcome).as_bytes())?,
+            "html" => out.write_all(render::html(outcome).as_bytes())?,
+            _ => out.write_all(render::text(outcome, color).as_bytes())?,
+        }
+        out.flush()
     };
-    if given.switch("explain-links")? {
-        let links = render::links(outcome);
-        if format.is_none_or(|format| format == "text") { text.insert_str(0, &links) } else { eprint!("{links}") }
+    match to_file {
+        Some(path) => {
+            fs::File::create(path).and_then(|mut file| all(&mut file)).map_err(|error| unwritten(path, &error))
+        }
+        None => all(&mut std::io::stdout().lock()).map_err(|error| unwritten(Path::new("standard output"), &error)),
     }
-    if let Some(path) = to_file {
-        return write(path, &text);
-    }
-    print!("{text}");
-    Ok(())
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Error { message: format!("{}: {error}; it could not be written", path.display()), status: exit::SETUP }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|error| Failure::Error {
-        message: format!("{}: {error}; it could not be written", path.display()),
-        status: exit::SETUP,
-    })
+    fs::write(path, text).map_err(|error| unwritten(path, &error))
 }
 
 fn status(given: &Given, config: &Config, outcome: &Outcome) -> Result<u8, Failure> {

@@ -83,6 +83,51 @@ fn every_rule_is_in_the_book() {
     }
 }
 
+/// The words of a text that begin with `--`, and the variables that stand for options.
+fn options_in(text: &str) -> Vec<String> {
+    let words = text.split_whitespace().map(|word| word.trim_matches(['"', '\'', ';']));
+    let stated = words.clone().filter_map(|word| word.strip_prefix("--")).map(str::to_owned);
+    let set = words.filter_map(|word| word.strip_prefix("LAMEDUCK_")?.strip_suffix(':'));
+    stated.chain(set.map(|name| name.to_lowercase().replace('_', "-"))).collect()
+}
+
+#[test]
+fn the_action_and_the_hook_name_options_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let help = stdout(&lameduck(folder(&[]).path(), &["check", "--help"]));
+    for (name, least) in [("action.yml", 4), (".pre-commit-hooks.yaml", 0)] {
+        let text = fs::read_to_string(root.join(name)).unwrap();
+        assert!(text.contains("lameduck check"), "{name}");
+        let options = options_in(&text);
+        assert!(options.len() >= least, "{name}: {options:?}");
+        for option in options {
+            assert!(help.contains(&format!("--{option}")), "{name}: check has no --{option}");
+        }
+    }
+}
+
+/// More workloads than are kept: their files are read again for the output, in the same order.
+#[test]
+fn many_workloads_are_all_told_in_order() {
+    let pod = |n: usize| {
+        let name = format!("pod-{n:03}");
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers: [{{name: c, image: nginx}}]\n"
+        );
+        (format!("{name}.yaml"), text)
+    };
+    let pods: Vec<_> = (0..300).map(pod).collect();
+    let mut files: Vec<(&str, &str)> = pods.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    files.push(("z.Dockerfile", GOOD));
+    let dir = folder(&files);
+    let out = stdout(&lameduck(dir.path(), &["check", "--format", "json"]));
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let names: Vec<&str> = told["workloads"].as_array().unwrap().iter().map(|w| w["name"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), names[0], names[1], names[300]), (301, "z.Dockerfile", "pod-000", "pod-299"));
+    let text = stdout(&lameduck(dir.path(), &["check"]));
+    assert!(text.contains("301 files, 301 workloads"), "{text}");
+}
+
 #[test]
 fn ignores_need_a_reason() {
     let with = |reason: &str| {

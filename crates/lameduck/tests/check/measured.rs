@@ -140,7 +140,8 @@ fn manifest(case: &Case, command: &[String], signal: Option<&str>) -> String {
 fn predicted(dir: &Path, lag: f64) -> BTreeMap<Cause, (f64, f64)> {
     let options = Options { paths: vec![dir.to_owned()], lag: Some(lag), ..Options::default() };
     let outcome = check(&options);
-    let web = outcome.document.workloads.iter().find(|workload| workload.name == "web").unwrap();
+    let all = outcome.workloads();
+    let web = all.iter().find(|workload| workload.name == "web").unwrap();
     web.loss_windows.iter().map(|window| (window.cause, (window.start_s, window.length_s))).collect()
 }
 
