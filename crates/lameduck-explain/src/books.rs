@@ -2,7 +2,7 @@
 //! whatever their order, so that blocks can be read side by side.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 
 use crate::read::FORMATS;
 use crate::record::{Event, Hop, Line, Note, Place, PodFacts, Signal};
@@ -73,6 +73,27 @@ impl Symbols {
     /// The number of a known text.
     pub fn find(&self, text: &[u8]) -> Option<Symbol> {
         self.numbers.get(text).copied()
+    }
+}
+
+/// A hash of our own numbers, which nobody else chooses.
+#[derive(Debug, Clone, Default)]
+pub struct Own(u64);
+
+impl Hasher for Own {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // An odd constant near 2^64 divided by the golden ratio spreads neighbours.
+        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
@@ -245,7 +266,7 @@ pub struct Books {
     /// Sums by format and minute.
     pub minutes: HashMap<(u8, i64), Minute>,
     /// Servers by the number of their address.
-    pub backends: HashMap<Symbol, Backend>,
+    pub backends: HashMap<Symbol, Backend, BuildHasherDefault<Own>>,
     /// Losses.
     pub losses: Vec<Loss>,
     sums: HashMap<(u8, Signal, Symbol, Symbol, i64, u8), Loss>,
@@ -349,8 +370,9 @@ impl Books {
 
     fn hop(&mut self, place: Place, format: u8, hop: &Hop<'_>) {
         let end = hop.end.unwrap_or(0);
-        self.spread(place.input, end);
-        self.input(place.input).requests += 1;
+        let book = self.input(place.input);
+        book.requests += 1;
+        book.span = Some(book.span.map_or((end, end), |(first, last)| (first.min(end), last.max(end))));
         let lost = hop.signal.is_loss();
         self.count_minute(format, end, lost);
         let backend = self.symbols.of(hop.backend);
@@ -506,7 +528,11 @@ impl Books {
             for (hour, bits) in theirs.answered {
                 match book.answered.iter_mut().find(|(known, _)| *known == hour) {
                     Some((_, ours)) => ours.iter_mut().zip(bits.iter()).for_each(|(ours, theirs)| *ours |= theirs),
-                    None => book.answered.push((hour, bits)),
+                    None if self.hours < HOURS => {
+                        self.hours += 1;
+                        book.answered.push((hour, bits));
+                    }
+                    None => {}
                 }
             }
         }
@@ -524,6 +550,12 @@ impl Books {
         }
         self.events.extend(other.events);
         self.pods.extend(other.pods);
+        let over = |len: usize, most: usize| len.saturating_sub(most) as u64;
+        self.dropped +=
+            over(self.remarks.len(), NOTES) + over(self.events.len(), EVENTS) + over(self.pods.len(), EVENTS);
+        self.remarks.truncate(NOTES);
+        self.events.truncate(EVENTS);
+        self.pods.truncate(EVENTS);
         self.masked += other.masked;
         self.client_left += other.client_left;
         self.policy += other.policy;

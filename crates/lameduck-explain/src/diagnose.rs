@@ -4,13 +4,15 @@
 use lameduck_core::Cause;
 use serde::Serialize;
 
-use crate::books::{Books, Loss};
+use crate::books::{Books, Loss, Packets};
 use crate::record::{Place, Signal};
 use crate::time::{Micros, SECOND};
 use crate::world::{Life, State, World};
 
 /// A close this soon after the request began met it on its way: nothing had been worked on.
 const QUICK: Micros = 100_000;
+/// The slack of the law, in microseconds.
+const SLACK: Micros = lameduck_core::judge::SLACK.as_micros() as Micros;
 /// How near a server's other answers must be to show that it lived.
 const NEAR: Micros = 3 * SECOND;
 
@@ -51,6 +53,7 @@ const fn open(missing: &'static str) -> Verdict {
 
 /// What the logs themselves show of a server around a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent observations")]
 struct Around {
     /// It answered shortly before and shortly after, and nobody was refused in between.
     lived: bool,
@@ -58,6 +61,8 @@ struct Around {
     refused: bool,
     /// It had never answered before, though the log goes back.
     new: bool,
+    /// It answered shortly before, and has refused nobody since its stop was requested.
+    served_on: bool,
 }
 
 /// Moments at which each server refused a connection, for those who ask about its neighbours.
@@ -88,7 +93,7 @@ impl Refusals {
     }
 }
 
-fn around(loss: &Loss, books: &Books, refusals: &Refusals) -> Around {
+fn around(loss: &Loss, books: &Books, refusals: &Refusals, stop: Option<Micros>) -> Around {
     let Some(backend) = books.backends.get(&loss.backend).filter(|_| loss.backend > 1) else {
         return Around::default();
     };
@@ -96,7 +101,9 @@ fn around(loss: &Loss, books: &Books, refusals: &Refusals) -> Around {
     let refused = refusals.within(loss.backend, at - SECOND, at + NEAR);
     let (before, after) = (backend.answered_between(at - NEAR, at), backend.answered_between(at + 1, at + NEAR));
     let new = !backend.answered_between(at - 600 * SECOND, at) && backend.answered_between(at, at + 600 * SECOND);
-    Around { lived: before && after && !refused, refused, new }
+    let heard = stop.is_none_or(|stop| refusals.within(loss.backend, stop, at - SECOND / 10));
+    let served_on = !heard && backend.answered_between(at - 3 * SECOND / 2, at);
+    Around { lived: before && after && !refused, refused, new, served_on }
 }
 
 /// Gives a loss its cause.
@@ -104,10 +111,10 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
     let address = books.symbols.text(loss.backend);
     let life = if address.is_empty() { None } else { world.at(&address, loss.end) };
     let state = life.map_or(State::Unknown, |life| life.state(loss.end));
-    let around = around(loss, books, refusals);
+    let around = around(loss, books, refusals, life.and_then(|life| life.stop));
     let verdict = match loss.signal {
-        Signal::ClosedIdle => closed_idle(state),
-        Signal::ClosedUnanswered => read_and_closed(state, life, loss),
+        Signal::ClosedIdle => closed_idle(state, life, around),
+        Signal::ClosedUnanswered => read_and_closed(state, life, around),
         Signal::Refused | Signal::ConnectFailed if loss.same_pod => {
             proven(Cause::PeerDown, "refused by the neighbour in the same pod")
         }
@@ -115,7 +122,7 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
         Signal::Unroutable => proven(Cause::GoneAddress, "no way to the address: it no longer exists"),
         Signal::ConnectTimeout | Signal::Silent => silent(state),
         Signal::ClosedBeforeAnswer => closed(loss, state, life, around),
-        Signal::CutMidAnswer => cut(state, life, loss),
+        Signal::CutMidAnswer => cut(state, life, around),
         Signal::Timeout => match state {
             State::Stopped(_) => likely(Cause::GoneAddress, "no answer from a pod that had ended"),
             State::Alive
@@ -134,13 +141,13 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
     (verdict, life.map(|life| life.cites.iter().take(3).copied().collect()).unwrap_or_default())
 }
 
-fn closed_idle(state: State) -> Verdict {
+fn closed_idle(state: State, life: Option<&Life>, around: Around) -> Verdict {
     match state {
         State::Terminating(_) | State::Stopped(_) => {
             proven(Cause::IdleCloseRace, "idle connections were closed at the stop, a request on its way")
         }
         State::Crashed => proven(Cause::CrashRestart, "the process ended by itself and its idle connections with it"),
-        State::Killed => proven(Cause::KilledAtDeadline, "SIGKILL closed the idle connection"),
+        State::Killed => killed(life, around),
         State::Alive | State::Starting | State::Unknown => {
             proven(Cause::IdleCloseRace, "the server's close left before a byte of the request had reached it")
         }
@@ -148,18 +155,22 @@ fn closed_idle(state: State) -> Verdict {
 }
 
 /// The deadline's two forms: a server that served on as if nothing had been said never heard of it.
-fn killed(life: Option<&Life>) -> Verdict {
+fn killed(life: Option<&Life>, around: Around) -> Verdict {
     match life {
         Some(life) if life.app_stop.is_some() => {
             likely(Cause::KilledAtDeadline, "cut by SIGKILL at the end of the grace; its log says that it was stopping")
         }
+        Some(_) if around.served_on => likely(
+            Cause::SignalNotDelivered,
+            "cut by SIGKILL; until then it answered and refused nobody, as if TERM had never come",
+        ),
         Some(_) | None => likely(Cause::KilledAtDeadline, "cut by SIGKILL at the end of the grace"),
     }
 }
 
-fn read_and_closed(state: State, life: Option<&Life>, loss: &Loss) -> Verdict {
+fn read_and_closed(state: State, life: Option<&Life>, around: Around) -> Verdict {
     match state {
-        State::Killed => killed(life),
+        State::Killed => killed(life, around),
         State::Crashed => {
             proven(Cause::CrashRestart, "the process, or its worker, ended by itself with the request read")
         }
@@ -167,7 +178,6 @@ fn read_and_closed(state: State, life: Option<&Life>, loss: &Loss) -> Verdict {
             proven(Cause::CutMidResponse, "closed while stopping, with the request read and no answer sent")
         }
         State::Alive | State::Starting | State::Unknown => {
-            let _ = loss;
             proven(Cause::CutMidResponse, "the server had the request and closed without a byte of an answer")
         }
     }
@@ -210,11 +220,31 @@ fn silent(state: State) -> Verdict {
     }
 }
 
+/// A RST that a capture shows, with the request arrived: whether the process had read it does not follow from it alone. The limits are
+/// those of `lameduck_core::judge`.
+fn reset(packets: &Packets, state: State) -> Verdict {
+    let after = packets.crossed.map_or(0, |crossed| -crossed);
+    match (packets.before, state) {
+        (0, State::Terminating(_) | State::Stopped(_)) => likely(
+            Cause::RefusedWhileRouted,
+            "RST on a new connection while stopping: it was in the backlog, not accepted",
+        ),
+        (0, _) => open("RST on a new connection; missing: whether the process had read the request (its log)"),
+        (_, _) if after <= SLACK => {
+            likely(Cause::IdleCloseRace, "RST on a connection idle since its last answer, as the request arrived")
+        }
+        (_, _) => open("RST long after the request was sent; missing: whether the process had read it (its log)"),
+    }
+}
+
 fn closed(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Verdict {
+    if let Some(packets) = loss.packets.as_deref().filter(|_| !matches!(state, State::Killed | State::Crashed)) {
+        return reset(packets, state);
+    }
     let elapsed = loss.server_took.or(loss.took);
     let quick = elapsed.map(|elapsed| elapsed <= QUICK);
     match (state, quick) {
-        (State::Killed, _) => killed(life),
+        (State::Killed, _) => killed(life, around),
         (State::Crashed, _) => likely(Cause::CrashRestart, "closed as the process, or its worker, ended by itself"),
         (State::Terminating(_) | State::Stopped(_), Some(true)) => likely(
             Cause::IdleCloseRace,
@@ -244,12 +274,11 @@ fn closed(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Ver
     }
 }
 
-fn cut(state: State, life: Option<&Life>, loss: &Loss) -> Verdict {
+fn cut(state: State, life: Option<&Life>, around: Around) -> Verdict {
     match state {
-        State::Killed => killed(life),
+        State::Killed => killed(life, around),
         State::Crashed => likely(Cause::CrashRestart, "cut as the process, or its worker, ended by itself"),
         State::Alive | State::Starting | State::Unknown => {
-            let _ = loss;
             proven(Cause::CutMidResponse, "only a part of the answer was sent")
         }
         State::Terminating(_) | State::Stopped(_) => {

@@ -270,6 +270,8 @@ pub struct PodFacts {
     pub name: String,
     /// Its address.
     pub ip: Option<String>,
+    /// The ports of its containers: pods on the host's network share an address.
+    pub ports: Vec<u16>,
     /// Its node.
     pub node: Option<String>,
     /// When it was started.

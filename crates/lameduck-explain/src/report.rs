@@ -23,6 +23,10 @@ pub const SCHEMA: &str = "lameduck.explain/1";
 const EXAMPLES: usize = 5;
 /// Rows of each table.
 const ROWS: usize = 20;
+/// Losses listed one by one.
+const LOSSES: usize = 50_000;
+/// Losses drawn of each pod.
+const LOSSES_DRAWN: usize = 500;
 /// Pods drawn.
 const PODS: usize = 24;
 
@@ -180,6 +184,25 @@ pub struct PodReport {
     pub lost: u64,
 }
 
+/// One lost request, briefly.
+#[derive(Debug, Clone, Serialize)]
+pub struct LossReport {
+    /// When it ended, seconds since 1970.
+    pub at_s: f64,
+    /// Its id.
+    pub id: String,
+    /// Its cause.
+    pub cause: Cause,
+    /// How sure.
+    pub confidence: Confidence,
+    /// The server.
+    pub backend: String,
+    /// How many requests it stands for.
+    pub weight: u64,
+    /// Where it is said.
+    pub cite: String,
+}
+
 /// One request, followed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Followed {
@@ -250,6 +273,8 @@ pub struct Explanation {
     pub slo: Option<Slo>,
     /// Pods with losses.
     pub pods: Vec<PodReport>,
+    /// The losses one by one, the first 50,000.
+    pub losses: Vec<LossReport>,
     /// One request.
     pub followed: Option<Followed>,
 }
@@ -333,6 +358,7 @@ pub fn explain(
         offsets: offsets(joined, names),
         slo: question.slo.map(|objective| slo::slo(objective, &judged, &minutes)),
         pods: pods(&judged, books, &world),
+        losses: judged.iter().take(LOSSES).map(|one| brief(one, books, names)).collect(),
         followed: question.id.as_ref().map(|id| followed(id, &judged, books, names, sightings)),
     }
 }
@@ -413,6 +439,18 @@ fn example(one: &Judged<'_>, books: &Books, names: &[String]) -> Example {
         packets: loss.packets.as_ref().map(|packets| packets.story.clone()),
         idle_s: loss.packets.as_ref().and_then(|packets| packets.idle).map(seconds),
         cites,
+    }
+}
+
+fn brief(one: &Judged<'_>, books: &Books, names: &[String]) -> LossReport {
+    LossReport {
+        at_s: one.loss.end as f64 / 1e6,
+        id: one.loss.id.to_string(),
+        cause: one.cause,
+        confidence: one.confidence,
+        backend: books.symbols.text(one.loss.backend),
+        weight: one.loss.weight,
+        cite: cite(one.loss.place, books, names),
     }
 }
 
@@ -544,9 +582,7 @@ fn pods(judged: &[Judged<'_>], books: &Books, world: &World) -> Vec<PodReport> {
         if let Some(life) = world.at(&address, one.loss.end) {
             let (losses, lost) = by_pod.entry(&life.name).or_default();
             *lost += one.loss.weight;
-            if losses.len() < 500 {
-                losses.push((one.loss.end as f64 / 1e6, one.cause));
-            }
+            losses.push((one.loss.end as f64 / 1e6, one.cause));
         }
     }
     let mut found = Vec::new();
@@ -569,10 +605,11 @@ fn pods(judged: &[Judged<'_>], books: &Books, world: &World) -> Vec<PodReport> {
         found.push(PodReport {
             name: life.name.clone(),
             addresses: life.addresses.clone(),
+            // Evenly thinned, so that the first and the last stay.
+            losses: losses.iter().step_by(losses.len().div_ceil(LOSSES_DRAWN).max(1)).copied().collect(),
             moments: moments.into_iter().filter_map(|(name, at)| Some((name, at? as f64 / 1e6))).collect(),
             exit_code: life.exit_code,
             last_answer_s,
-            losses,
             lost,
         });
     }

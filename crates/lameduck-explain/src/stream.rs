@@ -192,9 +192,14 @@ impl Blocks<'_> {
             }
             let end = if self.done { have } else { memchr::memrchr(b'\n', &buffer[..have]).map_or(0, |end| end + 1) };
             if end <= from && !self.done {
+                if from > 0 {
+                    // The long line ended here; what follows it has no end yet.
+                    self.rest.extend_from_slice(&buffer[from..have]);
+                    continue;
+                }
                 let place = Place { input: self.input, line: self.line + 1 };
                 let mut text = b"(a line longer than 1 MiB) ".to_vec();
-                text.extend_from_slice(&buffer[from..from + 100]);
+                text.extend_from_slice(&buffer[..100]);
                 self.reader.books.unparsed(place, &text);
                 self.reader.books.input(self.input).lines += 1;
                 passing = true;

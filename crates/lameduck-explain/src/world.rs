@@ -137,10 +137,13 @@ impl World {
             let life = of(&mut lives, &facts.name);
             life.seen = true;
             life.cites.push(*place);
-            if let Some(ip) = &facts.ip
-                && !life.addresses.contains(ip)
-            {
-                life.addresses.push(ip.clone());
+            if let Some(ip) = &facts.ip {
+                let with_port = facts.ports.iter().map(|port| format!("{ip}:{port}"));
+                for address in with_port.chain([ip.clone()]) {
+                    if !life.addresses.contains(&address) {
+                        life.addresses.push(address);
+                    }
+                }
             }
             life.node = facts.node.clone().or(life.node.take());
             life.started = facts.started.or(life.started);

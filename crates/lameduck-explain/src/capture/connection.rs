@@ -13,7 +13,9 @@ use crate::record::Signal;
 use crate::time::{Micros, SECOND, span};
 
 /// Segments kept that came too early.
-const EARLY: usize = 256;
+const EARLY: usize = 16;
+/// What is kept of each.
+const EARLY_BYTES: usize = 2048;
 /// Silence after which a connection whose close was seen is over.
 const OVER: Micros = 60 * SECOND;
 
@@ -463,7 +465,8 @@ impl Flow {
             out.push((next, segment.len - skip, bytes));
             self.next = Some(end);
         } else {
-            self.early.insert(segment.seq, (segment.len, segment.payload.to_vec()));
+            self.early
+                .insert(segment.seq, (segment.len, segment.payload[..segment.payload.len().min(EARLY_BYTES)].to_vec()));
             if self.early.len() < EARLY {
                 return true;
             }

@@ -18,8 +18,8 @@ use crate::read::CAPTURE;
 use crate::record::{Hop, Line, Place, Signal};
 use crate::stream::{Reader, Reading, Sighting};
 
-/// Connections followed at once; the one that was silent longest is given up for a new one.
-const CONNECTIONS: usize = 50_000;
+/// Connections followed at once; those silent longest are given up for new ones.
+const CONNECTIONS: usize = 8192;
 
 /// Reads a capture into the books.
 pub fn read(
@@ -94,10 +94,7 @@ impl Table<'_> {
             }
         }
         if !self.connections.contains_key(&key) && self.connections.len() >= CONNECTIONS {
-            let oldest = self.connections.iter().min_by_key(|(_, connection)| connection.last).map(|(key, _)| *key);
-            if let Some(old) = oldest.and_then(|key| self.connections.remove(&key)) {
-                self.close(old);
-            }
+            self.make_room();
         }
         let id = self.reading.id.as_deref();
         let connection = self.connections.entry(key).or_insert_with(|| Connection::new(segment, at));
@@ -111,6 +108,21 @@ impl Table<'_> {
             for exchange in done {
                 self.enter(&side, &exchange);
             }
+        }
+    }
+
+    /// Gives up the eighth that was silent longest.
+    fn make_room(&mut self) {
+        let mut lasts: Vec<i64> = self.connections.values().map(|connection| connection.last).collect();
+        let (_, limit, _) = lasts.select_nth_unstable(CONNECTIONS / 8);
+        let limit = *limit;
+        let old: Vec<Connection> = self
+            .connections
+            .extract_if(|_, connection| connection.last <= limit)
+            .map(|(_, connection)| connection)
+            .collect();
+        for connection in old {
+            self.close(connection);
         }
     }
 

@@ -103,6 +103,7 @@ fn pod(value: &Value) -> Option<Line<'static>> {
     let mut facts = PodFacts {
         name,
         ip: status["podIP"].as_str().map(str::to_owned),
+        ports: ports(&value["spec"]),
         node: value["spec"]["nodeName"].as_str().map(str::to_owned),
         started: stamp(&status["startTime"]),
         ready,
@@ -127,6 +128,12 @@ fn pod(value: &Value) -> Option<Line<'static>> {
         }
     }
     Some(Line::Pod(Box::new(facts)))
+}
+
+fn ports(spec: &Value) -> Vec<u16> {
+    let containers = spec["containers"].as_array().into_iter().flatten();
+    let ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    ports.filter_map(|port| port["containerPort"].as_u64()?.try_into().ok()).take(64).collect()
 }
 
 /// A slice says which address is whose; what its conditions say holds for the moment it was read, which it does not tell.

@@ -40,6 +40,9 @@ static INGRESS_OLD: LazyLock<Pattern> = LazyLock::new(|| {
 
 /// The last entry of a list of attempts, and how many there are.
 fn last(list: &[u8]) -> (&[u8], u16) {
+    if memchr::memchr(b' ', list).is_none() {
+        return (list, 1);
+    }
     let count = memchr::memchr_iter(b',', list).count() + list.windows(3).filter(|part| *part == b" : ").count();
     let from = memchr::memrchr(b' ', list).map_or(0, |space| space + 1);
     (&list[from..], u16::try_from(count + 1).unwrap_or(u16::MAX))

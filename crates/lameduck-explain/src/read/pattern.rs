@@ -127,6 +127,14 @@ impl Pattern {
 #[inline]
 fn find(line: &[u8], from: usize, text: &[u8], list: bool) -> Option<usize> {
     let first = text[0];
+    // Most values are short, and shorter than what it takes to set up a wide search.
+    if text.len() == 1 && !list && first != b'"' {
+        let near = line.get(from..)?;
+        return match near.iter().take(16).position(|byte| *byte == first) {
+            Some(place) => Some(from + place),
+            None => Some(from + 16 + memchr::memchr(first, near.get(16..)?)?),
+        };
+    }
     let mut at = from;
     loop {
         at += memchr::memchr(first, line.get(at..)?)?;

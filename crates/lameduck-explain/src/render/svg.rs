@@ -50,7 +50,7 @@ pub fn over_time(out: &mut String, e: &Explanation) {
         let y = bottom - line * scale;
         let _ = write!(
             out,
-            "<line class=grid x1={LEFT} x2={WIDTH} y1={y:.1} y2={y:.1}/><text class=end x={:.1} y={:.1}>{}</text>",
+            "<line class=grid x1={LEFT} x2={WIDTH} y1={y:.1} y2={y:.1} /><text class=end x={:.1} y={:.1}>{}</text>",
             LEFT - 8.0,
             y + 4.0,
             count(line as u64)
@@ -95,7 +95,7 @@ fn ticks(out: &mut String, bins: &[Bin], step_s: i64, wide: f64, bottom: f64) {
             let x = LEFT + (second - first.start_s) as f64 / step_s as f64 * wide;
             let _ = write!(
                 out,
-                "<line class=axis x1={x:.1} x2={x:.1} y1={bottom} y2={:.1}/><text class=mid x={x:.1} y={:.1}>{}</text>",
+                "<line class=axis x1={x:.1} x2={x:.1} y1={bottom} y2={:.1} /><text class=mid x={x:.1} y={:.1}>{}</text>",
                 bottom + 5.0,
                 bottom + 19.0,
                 clock(second, span > 172_800)
@@ -122,7 +122,7 @@ fn flags(out: &mut String, e: &Explanation, wide: f64, (top, bottom): (f64, f64)
         let anchor = if x > WIDTH - 190.0 { " text-anchor=end" } else { "" };
         let _ = write!(
             out,
-            "<line class=flag x1={x:.1} x2={x:.1} y1={:.1} y2={bottom}/><text class=strong x={:.1} y={y}{anchor}>{}<title>{}</title></text>",
+            "<line class=flag x1={x:.1} x2={x:.1} y1={:.1} y2={bottom} /><text class=strong x={:.1} y={y}{anchor}>{}<title>{}</title></text>",
             (y + 3.0).min(top),
             if anchor.is_empty() { x + 3.0 } else { x - 3.0 },
             Escaped(&words),
@@ -210,7 +210,7 @@ pub fn lanes(out: &mut String, pod: &PodReport) {
     let place = |at: f64| 150.0 + ((at - from) / (to - from)).clamp(0.0, 1.0) * (WIDTH - 170.0);
     let _ = write!(
         out,
-        "<div class=scroll><svg viewBox=\"0 0 {WIDTH} 96\" role=img aria-label=\"two lanes of {0}\" style=\"min-width:760px\"><text class=big x=0 y=14>{0}</text><text x=150 y=14>{1} lost</text>",
+        "<div class=scroll><svg viewBox=\"0 0 {WIDTH} 96\" role=img aria-label=\"two lanes of {0}\" style=\"min-width:760px\"><text class=big x=0 y=14>{0}</text><text class=end x=1170 y=14>{1} lost</text>",
         Escaped(&pod.name),
         count(pod.lost)
     );

@@ -162,5 +162,7 @@ fn the_taskcluster_day() {
     for part in ["<svg", "idle-close-race", CLOSED, "938 h", "prefers-color-scheme:dark"] {
         assert!(html.contains(part), "the page lacks {part}");
     }
+    // A slash right behind an unquoted value is part of the value, and leaves the element open.
+    assert!(html.match_indices("/>").all(|(at, _)| html[..at].ends_with([' ', '"'])), "an element that is not closed");
     assert!(!html.contains("<script") && !html.contains("http://"), "one file, no script");
 }

@@ -4,6 +4,7 @@ mod capture;
 mod day;
 mod hostile;
 mod probe;
+mod truth;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
