@@ -132,7 +132,7 @@ impl Outcome {
         } else {
             self.pass.each(
                 &self.pass.dockerfiles_first(),
-                &|workload, links| self.pass.told(workload, links),
+                &|workload, links| self.pass.told(&workload, links),
                 &mut |told| {
                     take(&told);
                 },
@@ -274,14 +274,14 @@ impl Pass {
         found
     }
 
-    fn told(&self, workload: model::Workload, chain: Vec<String>) -> report::Told {
+    fn told(&self, workload: &model::Workload, chain: Vec<String>) -> report::Told {
         let world = &self.world;
-        let prediction = predict::predict(world, &workload, self.settings);
+        let prediction = predict::predict(world, workload, self.settings);
         let hops =
-            world.hops(&workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
-        let services = world.services(&workload).map(|service| format!("service {}", service.name));
+            world.hops(workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
+        let services = world.services(workload).map(|service| format!("service {}", service.name));
         let links = chain.into_iter().chain(services).chain(hops).collect();
-        report::Told { shown: shown(&self.files, &workload, &prediction, self.settings), links }
+        report::Told { shown: shown(&self.files, workload, &prediction, self.settings), links }
     }
 }
 
