@@ -6,6 +6,7 @@ use lameduck_core::Cause;
 
 use super::count;
 use super::html::Escaped;
+use crate::record::EventKind;
 use crate::report::{Bin, Explanation, PodReport};
 use crate::spikes::Spike;
 use crate::time::{SECOND, parts};
@@ -91,7 +92,8 @@ fn ticks(out: &mut String, bins: &[Bin], step_s: i64, wide: f64, bottom: f64) {
     let Some(first) = bins.first() else { return };
     let mut second = first.start_s.div_euclid(every) * every;
     while second <= first.start_s + span {
-        if second >= first.start_s {
+        // The last one would be cut by the edge.
+        if second >= first.start_s && second * 50 < first.start_s * 50 + span * 49 {
             let x = LEFT + (second - first.start_s) as f64 / step_s as f64 * wide;
             let _ = write!(
                 out,
@@ -110,21 +112,32 @@ fn flags(out: &mut String, e: &Explanation, wide: f64, (top, bottom): (f64, f64)
     let Some(first) = e.bins.first() else { return };
     let mut shown: Vec<&Spike> = e.spikes.iter().filter(|spike| !spike.events.is_empty()).take(8).collect();
     shown.sort_by_key(|spike| spike.start_s);
-    let mut free = [LEFT; 3];
+    let mut free = [0.0; 3];
     for spike in shown {
-        let Some(event) = spike.events.iter().find(|event| event.same_pod).or(spike.events.first()) else { continue };
+        // What concerns more than one pod says most; then the pod that the losses were at.
+        let whole = |kind| matches!(kind, EventKind::ScaledDown | EventKind::ScaledUp | EventKind::NodeGone);
+        let first_of = spike.events.iter().find(|event| whole(event.kind));
+        let Some(event) =
+            first_of.or_else(|| spike.events.iter().find(|event| event.same_pod)).or(spike.events.first())
+        else {
+            continue;
+        };
         let x = LEFT + (spike.start_s - first.start_s) as f64 / e.bin_s as f64 * wide;
         let words = format!("{} {}", event.subject.rsplit('/').next().unwrap_or(""), event.kind.words());
-        let words: String = words.chars().take(34).collect();
-        let Some(row) = (0..3).find(|row| free[*row] <= x) else { continue };
-        free[row] = x + words.len() as f64 * 6.2 + 16.0;
+        let words: String = words.chars().take(36).collect();
+        // Bold letters of 12 px are seldom wider.
+        let length = words.chars().count() as f64 * 7.2;
+        let right = x + length + 8.0 > WIDTH;
+        let (from, to) = if right { (x - length - 3.0, x) } else { (x, x + length + 3.0) };
+        let Some(row) = (0..3).find(|row| free[*row] <= from) else { continue };
+        free[row] = to + 8.0;
         let y = 12.0 + row as f64 * 14.0;
-        let anchor = if x > WIDTH - 190.0 { " text-anchor=end" } else { "" };
         let _ = write!(
             out,
-            "<line class=flag x1={x:.1} x2={x:.1} y1={:.1} y2={bottom} /><text class=strong x={:.1} y={y}{anchor}>{}<title>{}</title></text>",
+            "<line class=flag x1={x:.1} x2={x:.1} y1={:.1} y2={bottom} /><text class=\"strong{}\" x={:.1} y={y}>{}<title>{}</title></text>",
             (y + 3.0).min(top),
-            if anchor.is_empty() { x + 3.0 } else { x - 3.0 },
+            if right { " end" } else { "" },
+            if right { x - 3.0 } else { x + 3.0 },
             Escaped(&words),
             Escaped(&event.words)
         );
