@@ -153,9 +153,9 @@ pub struct Front {
 }
 
 /// Buffers kept for the next request.
-const MOST_BUFFERS: usize = 64;
+const MOST_BUFFERS: usize = 32;
 /// The largest buffer that is kept.
-const LARGEST_KEPT: usize = 16 << 10;
+const LARGEST_KEPT: usize = 32 << 10;
 
 impl Front {
     /// A front that serves.

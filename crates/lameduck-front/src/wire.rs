@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// The most bytes read at once, and so the most that a connection whose other side does not read has to keep.
-pub const SCRATCH: usize = 64 << 10;
+pub const SCRATCH: usize = 128 << 10;
 /// Bytes up to this are copied behind what is to be written; above, they are written from where they are.
 const COPY: usize = 8 << 10;
 
