@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use lameduck_front::Config;
 use lameduck_front::config::{Forwarded, LongPoll};
+use lameduck_front::message::MOST_FIELDS;
 use lameduck_front::message::request::{Context, Framing, Refusal, Request, Told, read};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,11 +53,14 @@ fuzz_target!(|input: (u8, &[u8])| {
     let count = |name: &str| words::count(&fields, name);
     assert_eq!(count("host"), 1);
     let framed = (count("content-length"), count("transfer-encoding"));
-    assert_eq!(framed, match request.framing {
-        Framing::None => (0, 0),
-        Framing::Length(_) => (1, 0),
-        Framing::Chunked => (0, 1),
-    });
+    assert_eq!(
+        framed,
+        match request.framing {
+            Framing::None => (0, 0),
+            Framing::Length(_) => (1, 0),
+            Framing::Chunked => (0, 1),
+        }
+    );
     for gone in ["keep-alive", "proxy-connection", "http2-settings", "content_length", "transfer.encoding"] {
         assert_eq!(count(gone), 0, "{gone}");
     }
@@ -76,6 +80,10 @@ fuzz_target!(|input: (u8, &[u8])| {
     let line = format!("{} ", told.method);
     assert!(out.starts_with(line.as_bytes()) && !told.target.is_empty());
 
+    if fields.len() > MOST_FIELDS {
+        // Ours came on top of as many as there may be.
+        return;
+    }
     let plain = Config { forwarded: Forwarded::Off, request_id: false, head_bytes: 128 << 10, ..config };
     let (again, same) = with(&plain, &out, None);
     let again = again.expect("what was written is accepted").expect("and whole");

@@ -4,6 +4,7 @@
 
 mod words;
 
+use lameduck_front::message::MOST_FIELDS;
 use lameduck_front::message::response::{Asked, Framing, LONGEST, Response, Wrong, read, read_for_http2};
 use libfuzzer_sys::fuzz_target;
 
@@ -48,11 +49,14 @@ fuzz_target!(|input: (u8, &[u8])| {
     assert_eq!(bodiless, response.framing == Framing::None);
     assert!(count("content-length") + count("transfer-encoding") <= 1);
     assert_eq!(count("transfer-encoding"), usize::from(response.chunked_to(asked)));
-    assert_eq!(count("content-length") > 0, match response.framing {
-        Framing::Length(_) => true,
-        Framing::None => count("content-length") > 0 && response.status >= 200 && response.status != 204,
-        Framing::Chunked | Framing::UntilClose => false,
-    });
+    assert_eq!(
+        count("content-length") > 0,
+        match response.framing {
+            Framing::Length(_) => true,
+            Framing::None => count("content-length") > 0 && response.status >= 200 && response.status != 204,
+            Framing::Chunked | Framing::UntilClose => false,
+        }
+    );
     for gone in ["keep-alive", "proxy-connection", "http2-settings", "te", "content_length", "transfer.encoding"] {
         assert_eq!(count(gone), 0, "{gone}");
     }
@@ -66,16 +70,23 @@ fuzz_target!(|input: (u8, &[u8])| {
     assert!(ends || response.chunked_to(asked) || response.closes);
     assert!(response.framing != Framing::UntilClose || !response.app_keeps);
 
+    if fields.len() > MOST_FIELDS {
+        // Ours came on top of as many as there may be.
+        return;
+    }
     let (again, same) = with(asked, &out);
     let again = again.expect("what was written is accepted").expect("and whole");
     assert_eq!(same.escape_ascii().to_string(), out.escape_ascii().to_string());
     assert_eq!((again.length, again.status, again.closes), (out.len(), response.status, response.closes));
     assert_eq!(again.events, response.events);
-    assert_eq!(again.framing, match response.framing {
-        Framing::UntilClose if response.chunked_to(asked) => Framing::Chunked,
-        Framing::Chunked if asked.http10 => Framing::UntilClose,
-        framing => framing,
-    });
+    assert_eq!(
+        again.framing,
+        match response.framing {
+            Framing::UntilClose if response.chunked_to(asked) => Framing::Chunked,
+            Framing::Chunked if asked.http10 => Framing::UntilClose,
+            framing => framing,
+        }
+    );
 
     let (over_http2, map) = over_http2.expect("accepted all the same").expect("and whole");
     assert_eq!(over_http2, response);
