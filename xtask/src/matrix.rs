@@ -230,7 +230,9 @@ fn drill(lameduck: &Path, server: &Server, folder: &Path, options: &Options, key
     let drilled = fs::read_to_string(&result).ok().filter(|_| output.status.code() != Some(4));
     let Some(drilled) = drilled else {
         entry["verdict"] = json!("set-up");
-        entry["because"] = json!(String::from_utf8_lossy(&output.stderr).trim());
+        // With how it ended: a drill that was killed has said nothing.
+        let said = String::from_utf8_lossy(&output.stderr);
+        entry["because"] = json!(format!("lameduck drill: {}: {}", output.status, said.trim()));
         entry["met"] = json!(false);
         return Ok(entry);
     };

@@ -29,7 +29,8 @@ const UPSTREAM: &str = "LAMEDUCK_TEST_UPSTREAM";
 const TUNABLES: &str =
     "glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0:glibc.malloc.trim_threshold=65536:glibc.malloc.arena_max=1";
 
-/// A front in a process of its own: so that its memory is its own, and its descriptors.
+/// A front in a process of its own: so that its memory is its own, and its descriptors. It is this test's program once more,
+/// told where the app is.
 struct Apart {
     process: Child,
     out: BufReader<std::process::ChildStdout>,
@@ -41,7 +42,7 @@ impl Apart {
     fn start(upstream: SocketAddr) -> Apart {
         let (commands, theirs) = UnixStream::pair().unwrap();
         let mut process = Program::new(std::env::current_exe().unwrap())
-            .args(["--exact", "traps::many::a_front_in_a_process_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", "traps::many::ten_thousand_idle_connections_and_a_drain", "--nocapture"])
             .env(UPSTREAM, upstream.to_string())
             .env("GLIBC_TUNABLES", TUNABLES)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -85,12 +86,11 @@ fn said(out: &mut impl BufRead, words: &str) -> String {
     panic!("it ended and never said: {words}");
 }
 
-#[test]
-#[ignore = "the other process of another test"]
-fn a_front_in_a_process_of_its_own() {
-    let Ok(upstream) = std::env::var(UPSTREAM) else { return };
+/// What that process does.
+fn be_a_front(upstream: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("listens at {}", listener.local_addr().unwrap());
+    let mut out = io::stdout();
+    writeln!(out, "listens at {}", listener.local_addr().unwrap()).unwrap();
     let config = Config {
         upstream: Upstream::Tcp(upstream.parse().unwrap()),
         max_connections: MANY + 1000,
@@ -101,7 +101,7 @@ fn a_front_in_a_process_of_its_own() {
     let page = page();
     let handover = Handover { listeners: vec![listener.into()], commands: commands.try_clone().unwrap(), page };
     lameduck_front::serve(config, handover).unwrap();
-    println!("figures {}", serde_json::to_string(&page.figures()).unwrap());
+    writeln!(out, "figures {}", serde_json::to_string(&page.figures()).unwrap()).unwrap();
     // Until its memory was looked at.
     let mut commands = UnixStream::from(commands);
     commands.set_nonblocking(false).unwrap();
@@ -124,6 +124,9 @@ fn used(address: SocketAddr) -> TcpStream {
 
 #[test]
 fn ten_thousand_idle_connections_and_a_drain() {
+    if let Ok(upstream) = std::env::var(UPSTREAM) {
+        return be_a_front(&upstream);
+    }
     if !raise_limit() {
         eprintln!("SKIPPED ten_thousand_idle_connections_and_a_drain: needs {} descriptors", MANY + 1500);
         return;
