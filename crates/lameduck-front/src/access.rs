@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 use lameduck_core::front::{Page, Slot};
 use serde::Serialize;
@@ -100,11 +101,17 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens it.
+    /// Opens it. Nobody who reads it holds up the requests: a pipe does not block, and standard output, which the app has too,
+    /// is opened once more for that where it can be.
     pub fn open(to: &config::AccessLog) -> io::Result<AccessLog> {
+        let mut options = OpenOptions::new();
+        options.append(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
         let file = match to {
-            config::AccessLog::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-            config::AccessLog::File(path) => OpenOptions::new().append(true).create(true).open(path)?,
+            config::AccessLog::Stdout => match options.open("/proc/self/fd/1") {
+                Ok(own) => own,
+                Err(_) => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+            },
+            config::AccessLog::File(path) => options.create(true).open(path)?,
         };
         Ok(AccessLog { file, buffer: RefCell::default() })
     }

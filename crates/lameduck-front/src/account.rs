@@ -87,13 +87,18 @@ impl Account {
         self.front.page.add(Slot::RetriedReused, 1);
     }
 
+    /// Settles it: the whole answer is the app's.
+    pub fn answered(self, status: u16) {
+        if !self.request.probe && status >= 500 {
+            self.front.page.add(Slot::AppErrors, 1);
+        }
+        self.close(Ended::Answered, status);
+    }
+
     /// Settles it.
     pub fn close(self, ended: Ended, status: u16) {
         if !self.request.probe {
             self.front.page.add(ended.slot(), 1);
-            if ended == Ended::Answered && status >= 500 {
-                self.front.page.add(Slot::AppErrors, 1);
-            }
         }
         let (Some(log), Some(told)) = (&self.front.log, &self.told) else { return };
         let now = clock::precise_us();

@@ -2,17 +2,17 @@
 
 use std::task::Context;
 
-use crate::chunked::{self, Decoder};
+use crate::chunked;
 use crate::exchange::Fin;
+use crate::message::body::{Rest, take_length};
 use crate::message::request::Request;
 use crate::message::response::{self, Asked, Response};
-use crate::sse::Events;
+use crate::sse::Payload;
 use crate::state::Front;
 use crate::wire::{Outgoing, Stream};
 
 /// The answer on its way to the client.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts about an answer")]
 pub struct Answer {
     /// What was asked. Whether the client may stay is decided when the head comes.
     pub asked: Asked,
@@ -23,26 +23,13 @@ pub struct Answer {
     /// The answer, once its head has come.
     pub response: Option<Response>,
     rest: Rest,
-    events: Events,
-    /// An event stream ends with its next event.
-    ends_with_event: bool,
-    /// It did.
-    pub cut_short: bool,
+    payload: Payload,
     /// Whether a byte of an answer has come, be it an interim one.
     pub began: bool,
     /// More came than the answer has.
     pub excess: bool,
     /// Whether all of it was taken in.
     pub complete: bool,
-}
-
-/// What is still to come of the answer's body.
-#[derive(Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Box<Decoder>),
-    UntilClose,
 }
 
 impl Answer {
@@ -59,9 +46,7 @@ impl Answer {
             out: Outgoing::new(front.buffer()),
             response: None,
             rest: Rest::Nothing,
-            events: Events::new(),
-            ends_with_event: false,
-            cut_short: false,
+            payload: Payload::default(),
             began: false,
             excess: false,
             complete: false,
@@ -112,14 +97,10 @@ impl Answer {
                 self.complete = true;
                 return Ok(&[]);
             }
-            self.rest = match head.framing {
-                response::Framing::None | response::Framing::Length(0) => Rest::Nothing,
-                response::Framing::Length(length) => Rest::Length(length),
-                response::Framing::Chunked => Rest::Chunked(Box::default()),
-                response::Framing::UntilClose => Rest::UntilClose,
-            };
-            if matches!(self.rest, Rest::Nothing) {
-                self.complete = true;
+            self.rest = Rest::of(head.framing);
+            self.complete = self.rest.is_nothing();
+            if head.events {
+                self.payload.track();
             }
             return self.body(bytes);
         }
@@ -132,38 +113,41 @@ impl Answer {
             return Ok(&[]);
         }
         let chunked = self.response.is_some_and(|response| response.chunked_to(self.asked));
-        let events = self.response.is_some_and(|response| response.events);
+        let payload = &mut self.payload;
         match &mut self.rest {
             Rest::Nothing => Ok(&[]),
             Rest::Length(left) => {
-                let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= n as u64;
+                let n = take_length(left, bytes.len());
                 self.complete = *left == 0;
                 self.excess |= n < bytes.len();
                 Ok(&bytes[..n])
             }
-            Rest::UntilClose if !chunked => Ok(bytes),
+            Rest::UntilClose if !chunked => {
+                let direct = payload.pass(bytes);
+                self.complete = payload.is_cut();
+                Ok(direct)
+            }
             Rest::UntilClose => {
-                let ended = pass(bytes, events, self.ends_with_event, &mut self.events, self.out.end());
-                self.end_with_event(ended);
+                chunked::encode_chunk(self.out.end(), payload.pass(bytes));
+                self.end_if_cut();
                 Ok(&[])
             }
             Rest::Chunked(decoder) => {
-                let mut ended = false;
                 let out = self.out.end();
-                let (tracker, ends) = (&mut self.events, self.ends_with_event);
                 let taken = decoder.decode(bytes, &mut |piece| {
-                    if ended {
-                    } else if chunked {
-                        ended = pass(piece, events, ends, tracker, out);
+                    let piece = payload.pass(piece);
+                    if chunked {
+                        chunked::encode_chunk(out, piece);
                     } else {
                         out.extend_from_slice(piece);
                     }
                 });
+                if payload.is_cut() {
+                    self.end_if_cut();
+                    return Ok(&[]);
+                }
                 let n = taken.map_err(|_| Fin::CutByApp)?;
-                if ended {
-                    self.end_with_event(true);
-                } else if decoder.is_done() {
+                if decoder.is_done() {
                     if chunked {
                         chunked::encode_end(self.out.end(), decoder.trailers());
                     }
@@ -183,20 +167,28 @@ impl Answer {
         })
     }
 
-    /// An event stream is to end: now, if it is between two events, or else with the next one.
+    /// An event stream is to end: now, if it is between two events, or else with the next one. One whose length was told
+    /// ends by itself.
     pub fn end_events(&mut self) {
-        self.ends_with_event = true;
-        let events = self.response.is_some_and(|response| response.events && response.chunked_to(self.asked));
-        if events && !self.complete && self.events.at_boundary() {
-            self.end_with_event(true);
+        if !self.complete && !matches!(self.rest, Rest::Length(_)) {
+            self.payload.end();
+            self.end_if_cut();
         }
     }
 
-    fn end_with_event(&mut self, ended: bool) {
-        if ended {
-            chunked::encode_end(self.out.end(), b"");
-            (self.complete, self.cut_short) = (true, true);
+    fn end_if_cut(&mut self) {
+        if self.payload.is_cut() {
+            // To who gets no chunks the end of the connection is the end.
+            if self.response.is_some_and(|response| response.chunked_to(self.asked)) {
+                chunked::encode_end(self.out.end(), b"");
+            }
+            self.complete = true;
         }
+    }
+
+    /// Whether an event stream was ended by us.
+    pub const fn cut_short(&self) -> bool {
+        self.payload.is_cut()
     }
 
     fn app_closed(&mut self) -> Result<(), Fin> {
@@ -212,18 +204,4 @@ impl Answer {
             (Rest::Nothing | Rest::Length(_) | Rest::Chunked(_), Some(_)) => Err(Fin::CutByApp),
         }
     }
-}
-
-/// Passes payload on as a chunk; where it is a stream of events that is to end, only up to the end of an event: then `true`.
-fn pass(payload: &[u8], events: bool, ends: bool, tracker: &mut Events, out: &mut Vec<u8>) -> bool {
-    if events && ends {
-        let end = tracker.next_boundary(payload);
-        chunked::encode_chunk(out, &payload[..end.unwrap_or(payload.len())]);
-        return end.is_some();
-    }
-    if events {
-        tracker.advance(payload);
-    }
-    chunked::encode_chunk(out, payload);
-    false
 }

@@ -32,9 +32,18 @@ pub struct Client {
     pub peer: IpAddr,
     /// Its place among all.
     pub seat: Seat,
+    /// Whether a request has come on it already: it speaks HTTP/1 then.
+    pub asked: bool,
 }
 
 impl Client {
+    fn new(stream: TcpStream, peer: SocketAddr, seat: Seat) -> Client {
+        // Messages are written whole; waiting for more of them would only delay (tcp(7), TCP_NODELAY).
+        let _ = stream.set_nodelay(true);
+        let peer = peer.ip().to_canonical();
+        Client { stream: Stream::Tcp(stream), carry: Vec::new(), peer, seat, asked: false }
+    }
+
     /// The connection, as everybody else sees it.
     pub const fn conn(&self) -> &Rc<Conn> {
         &self.seat.conn
@@ -66,17 +75,17 @@ enum Next {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
-    // Messages are written whole; waiting for more of them would only delay (tcp(7), TCP_NODELAY).
-    let _ = stream.set_nodelay(true);
-    let mut client =
-        Client { stream: Stream::Tcp(stream), carry: Vec::new(), peer: peer.ip().to_canonical(), seat: front.open() };
+pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+    let mut client = Client::new(stream, peer, seat);
     if front.config.proxy_protocol && !Box::pin(read_proxy_header(&mut client)).await {
-        front.page.add(Slot::Refused, 1);
+        // Who says nothing is a probe, or waits for us: nothing was refused.
+        front.page.add(Slot::Refused, u64::from(!client.carry.is_empty()));
         return;
     }
     loop {
-        let after = match poll_fn(|cx| next(&front, &mut client, cx)).await {
+        let next = poll_fn(|cx| next(&front, &mut client, cx)).await;
+        client.asked = true;
+        let after = match next {
             Next::Request(incoming) => Box::pin(exchange::run(&front, &mut client, incoming)).await,
             Next::Http2 => {
                 Box::pin(crate::http2::serve(&front, client)).await;
@@ -129,9 +138,8 @@ pub async fn serve(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
 }
 
 /// Tells a client that there are too many of them.
-pub async fn turn_away(front: Rc<Front>, stream: TcpStream, peer: SocketAddr) {
-    let mut client =
-        Client { stream: Stream::Tcp(stream), carry: Vec::new(), peer: peer.ip().to_canonical(), seat: front.open() };
+pub async fn turn_away(front: Rc<Front>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+    let mut client = Client::new(stream, peer, seat);
     front.page.add(Slot::Shed, 1);
     refuse(&front, &mut client, 503, "too many connections here: try again").await;
     linger(&front, &mut client, false).await;
@@ -142,7 +150,7 @@ fn next(front: &Rc<Front>, client: &mut Client, cx: &mut Context<'_>) -> Poll<Ne
     client.seat.conn.keep_waker(cx.waker());
     if !client.carry.is_empty() {
         let mut carry = std::mem::take(&mut client.carry);
-        let (next, used) = parse(front, client, &carry);
+        let (next, used) = parse_at(front, client.peer, !client.asked, &carry);
         if let Some(next) = next {
             carry.drain(..used);
             client.carry = if carry.is_empty() { Vec::new() } else { carry };
@@ -154,20 +162,21 @@ fn next(front: &Rc<Front>, client: &mut Client, cx: &mut Context<'_>) -> Poll<Ne
         if let Some(next) = client.seat.conn.take_order().and_then(|order| obey(client, order)) {
             return Poll::Ready(next);
         }
-        let Client { stream, carry, peer, seat } = client;
+        let Client { stream, carry, peer, asked, .. } = client;
+        let first = !*asked;
         let polled = stream.poll_take(cx, |bytes, _| {
             if bytes.is_empty() {
                 return Some(Next::Gone);
             }
             if carry.is_empty() {
-                let (next, used) = parse_at(front, &seat.conn, *peer, bytes);
+                let (next, used) = parse_at(front, *peer, first, bytes);
                 carry.extend_from_slice(&bytes[used..]);
                 next
             } else {
                 // A line has to end for the head to end: most drops of a slow head need no second look.
                 let more = memchr::memchr(b'\n', bytes).is_some() || carry.len() > front.config.head_bytes;
                 carry.extend_from_slice(bytes);
-                let (next, used) = if more { parse_at(front, &seat.conn, *peer, carry) } else { (None, 0) };
+                let (next, used) = if more { parse_at(front, *peer, first, carry) } else { (None, 0) };
                 carry.drain(..used);
                 next
             }
@@ -193,16 +202,10 @@ fn next(front: &Rc<Front>, client: &mut Client, cx: &mut Context<'_>) -> Poll<Ne
     }
 }
 
-fn parse(front: &Rc<Front>, client: &Client, bytes: &[u8]) -> (Option<Next>, usize) {
-    parse_at(front, &client.seat.conn, client.peer, bytes)
-}
-
-/// Reads a request from the beginning of `bytes`; returns it and how much of them it used.
-fn parse_at(front: &Rc<Front>, conn: &Conn, peer: IpAddr, bytes: &[u8]) -> (Option<Next>, usize) {
-    if bytes[0] == b'P'
-        && conn.doing.get() != Doing::Idle
-        && PREFACE.starts_with(&bytes[..bytes.len().min(PREFACE.len())])
-    {
+/// Reads a request from the beginning of `bytes`; returns it and how much of them it used. `first`: nothing has come before
+/// it, so it may be HTTP/2.
+fn parse_at(front: &Rc<Front>, peer: IpAddr, first: bool, bytes: &[u8]) -> (Option<Next>, usize) {
+    if first && bytes[0] == b'P' && PREFACE.starts_with(&bytes[..bytes.len().min(PREFACE.len())]) {
         // The preface is left where it is: it is part of what HTTP/2 reads.
         return (if bytes.len() >= PREFACE.len() { Some(Next::Http2) } else { None }, 0);
     }
@@ -250,7 +253,7 @@ async fn refuse(front: &Front, client: &mut Client, status: u16, text: &str) -> 
     reply::write(out.end(), status, text, false, false);
     let now = clock::coarse_ms();
     client.conn().now_doing(Doing::Leaving, now);
-    client.conn().expire_after(now, front.config.linger);
+    client.conn().expire_within(now, front.config.linger);
     poll_fn(|cx| {
         client.seat.conn.keep_waker(cx.waker());
         match out.poll_flush(&mut client.stream, cx) {
@@ -271,7 +274,7 @@ async fn linger(front: &Front, client: &mut Client, requests: bool) {
     client.conn().take_order();
     let now = clock::coarse_ms();
     client.conn().now_doing(Doing::Lingering, now);
-    client.conn().expire_after(now, front.config.linger);
+    client.conn().expire_within(now, front.config.linger);
     let mut crossed = false;
     let mut cross = || {
         front.page.add(Slot::CrossedClose, u64::from(requests && !crossed));

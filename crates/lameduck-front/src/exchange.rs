@@ -1,5 +1,6 @@
 //! One request and its answer, over HTTP/1.1 on both sides. [`run`] is the path of a request, from top to bottom.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,17 +12,15 @@ use crate::account::Account;
 use crate::answer::Answer;
 use crate::clock;
 use crate::connection::{Client, leaving};
-use crate::message::body::Body;
+use crate::message::body::{Body, take_length};
 use crate::message::reply;
 use crate::message::request::{self, Request, Told};
-use crate::state::{Conn, Doing, Front, Order};
+use crate::state::{Conn, Doing, Front, LOOK, Order, Waits};
 use crate::upstream::{self, NoApp};
 use crate::wire::{Outgoing, Stream};
 
-/// How often a request in flight looks whether its client is still there, and moves.
-const LOOK: Duration = Duration::from_secs(1);
 /// Times that a request is sent again.
-const MOST_RETRIES: u32 = 3;
+pub const MOST_RETRIES: u32 = 3;
 
 /// A request whose head has come.
 #[derive(Debug)]
@@ -98,16 +97,9 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
     let Incoming { request, bytes, body, told, at_us } = *incoming;
     let conn = std::rc::Rc::clone(client.conn());
     let mut account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
-    let over_limit = front.config.max_requests > 0 && front.page.get(Slot::InFlight) > front.config.max_requests as u64;
-    let late = front.ended();
-    if (request.health && front.not_ready()) || (over_limit && !request.probe) || late {
+    if let Some((text, ended)) = front.turns_away(&request) {
         front.recycle(bytes);
-        let (text, ended) = if request.health && front.not_ready() {
-            ("this instance is going away", Ended::Answered)
-        } else {
-            ("too many requests here: try again", Ended::Shed)
-        };
-        return say(client, account, Words { status: 503, text, ended, all_read: body.is_done() }).await;
+        return say(client, account, Words { status: 503, text: text.into(), ended, all_read: body.is_done() }).await;
     }
     let now = clock::coarse_ms();
     conn.now_doing(if request.long_poll.is_some() { Doing::LongPoll } else { Doing::Exchange }, now);
@@ -133,7 +125,11 @@ pub async fn run(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<
                 account.close(Ended::ClientGone, 0);
                 return After::Close;
             }
-            Err(no_app) => return say(client, account, without_app(no_app, upload.body.is_done())).await,
+            Err(no_app) => {
+                let (text, ended) = no_app.words(&front.config.upstream);
+                let all_read = upload.body.is_done();
+                return say(client, account, Words { status: 503, text, ended, all_read }).await;
+            }
         };
         conn.expire_after(clock::coarse_ms(), LOOK);
         let mut exchange = Exchange {
@@ -166,13 +162,13 @@ const BAD_BODY: &str = "the request's body is not properly chunked";
 pub async fn refuse(front: &std::rc::Rc<Front>, client: &mut Client, incoming: Box<Incoming>) -> After {
     let Incoming { request, told, at_us, .. } = *incoming;
     let account = Account::open(front, client.peer, request, told, at_us, "HTTP/1.1");
-    say(client, account, Words { status: 400, text: BAD_BODY, ended: Ended::Refused, all_read: false }).await
+    say(client, account, Words { status: 400, text: BAD_BODY.into(), ended: Ended::Refused, all_read: false }).await
 }
 
 /// What the front answers in its own name.
 struct Words {
     status: u16,
-    text: &'static str,
+    text: Cow<'static, str>,
     ended: Ended,
     /// Whether the request was read to its end, so that another one may follow.
     all_read: bool,
@@ -192,7 +188,8 @@ fn settle(
     let request = account.request;
     let all_sent = upload.is_done();
     let status = answer.response.map_or(0, |response| response.status);
-    let say_it = |account, status, text, ended| {
+    let say_it = |account, status, text: &'static str, ended| {
+        let text = text.into();
         let all_read = all_sent && !matches!(fin, Fin::BadBody | Fin::ClientStalled);
         Err((account, Words { status, text, ended, all_read }))
     };
@@ -203,19 +200,15 @@ fn settle(
     }
     match (fin, answer.response) {
         (Fin::Done, Some(response)) => {
-            if response.app_keeps && all_sent && !answer.excess && !answer.cut_short {
-                if let Some(seconds) = response.idle_hint_s {
-                    front.pool.learn_s(seconds);
-                }
-                front.pool.put(app, clock::coarse_ms());
+            let cut_short = answer.cut_short();
+            if response.app_keeps && all_sent && !answer.excess && !cut_short {
+                front.pool.give_back(app, response.idle_hint_s, clock::coarse_ms());
             }
-            if answer.cut_short {
-                front.page.add(Slot::ShedStream, 1);
-            }
+            front.page.add(Slot::ShedStream, u64::from(cut_short));
             front.recycle(upload.out.into_bytes());
             front.recycle(answer.out.into_bytes());
-            account.close(Ended::Answered, status);
-            let leaves = response.closes || answer.cut_short;
+            account.answered(status);
+            let leaves = response.closes || cut_short;
             if response.closes && request.keep_alive && front.draining() {
                 front.page.add(Slot::ShedByHeader, 1);
             }
@@ -244,7 +237,7 @@ fn settle(
         (Fin::ClientStalled, None) => {
             say_it(account, 408, "the request's body did not come in time", Ended::ClientGone)
         }
-        (Fin::TimeOver, None) => say_it(account, 503, "this instance has to go away now", Ended::Shed),
+        (Fin::TimeOver, None) => say_it(account, 503, reply::TIME_OVER, Ended::Shed),
         (Fin::TimeOver, Some(_)) => {
             front.page.add(Slot::Forced, 1);
             account.close(Ended::CutAtDeadline, status);
@@ -261,21 +254,10 @@ fn settle(
     }
 }
 
-fn without_app(no_app: NoApp, all_read: bool) -> Words {
-    let (text, ended) = match no_app {
-        NoApp::NotListening => ("the app does not listen", Ended::BadGateway),
-        NoApp::Full => ("too many requests wait for the app", Ended::Shed),
-        NoApp::Gone => ("the app has ended", Ended::BadGateway),
-        NoApp::Ended => ("this instance has to go away now", Ended::Shed),
-        NoApp::ClientGone => ("", Ended::ClientGone),
-    };
-    Words { status: 503, text, ended, all_read }
-}
-
 /// Answers in the front's own name and settles the books. Rare, so it has its memory to itself.
 async fn say(client: &mut Client, account: Account, words: Words) -> After {
     let Words { status, text, ended, all_read } = words;
-    let after = Box::pin(write_words(client, &account, status, text, all_read)).await;
+    let after = Box::pin(write_words(client, &account, status, &text, all_read)).await;
     account.close(ended, status);
     after
 }
@@ -286,7 +268,7 @@ async fn write_words(client: &mut Client, account: &Account, status: u16, text: 
         all_read && request.keep_alive && status != 400 && !leaving(front, client.conn(), client.carry.is_empty());
     let mut out = Outgoing::default();
     reply::write(out.end(), status, text, keep, request.head);
-    client.conn().expire_after(clock::coarse_ms(), front.config.linger);
+    client.conn().expire_within(clock::coarse_ms(), front.config.linger);
     let written = poll_fn(|cx| {
         client.conn().keep_waker(cx.waker());
         // Written before it is looked for an order, which may be older than the answer.
@@ -367,9 +349,8 @@ impl Exchange<'_> {
                     return Err(Fin::ClientGone);
                 }
                 if let Body::Length(left) = body {
-                    let n = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    let n = take_length(left, bytes.len());
                     carry.extend_from_slice(&bytes[n..]);
-                    *left -= n as u64;
                     if *left == 0 {
                         *body = Body::Done;
                     }
@@ -461,16 +442,29 @@ impl Exchange<'_> {
             self.moved_ms = now;
             account.sent(now);
         }
-        let still_ms = now.saturating_sub(self.moved_ms);
-        let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;
-        let waits_for_reader = !self.answer.out.is_empty();
-        let waits_for_body = !self.upload.body.is_done() && self.upload.out.is_empty() && !self.upload.broken;
-        // An interim answer, 100 above all, is what a client that goes on to send nothing has got.
-        if waits_for_reader || (waits_for_body && self.answer.response.is_none()) {
-            let stalls = over(front.config.body_timeout) || (front.draining() && over(front.config.first_byte_grace));
-            return stalls.then_some(Fin::ClientStalled);
+        // A buffer that was needed once is given back: what goes on for long waits most of the time.
+        front.recycle(self.answer.out.unused());
+        let waits = self.waits();
+        let given_up = front.gives_up(waits, now.saturating_sub(self.moved_ms));
+        given_up.then_some(match waits {
+            Waits::Client | Waits::Leave => Fin::ClientStalled,
+            Waits::Taking | Waits::Answer | Waits::More => Fin::AppTimeout,
+        })
+    }
+
+    fn waits(&self) -> Waits {
+        if !self.answer.out.is_empty() {
+            return Waits::Client;
         }
-        let waits_for_app = self.answer.response.is_none() && self.upload.is_done();
-        (waits_for_app && over(front.config.upstream_timeout)).then_some(Fin::AppTimeout)
+        if self.answer.response.is_some() {
+            return Waits::More;
+        }
+        match (self.upload.is_done() || self.upload.broken, self.upload.out.is_empty()) {
+            (true, _) => Waits::Answer,
+            (false, false) => Waits::Taking,
+            // An interim answer, 100 above all, is what a client that goes on to send nothing has got.
+            (false, true) if self.request.expects_continue && !self.answer.began => Waits::Leave,
+            (false, true) => Waits::Client,
+        }
     }
 }

@@ -184,11 +184,13 @@ impl Master {
                         let open = front.page.get(Slot::Connections);
                         front.page.add(Slot::Accepted, 1);
                         front.page.add(Slot::AcceptedLate, u64::from(front.draining()));
+                        // Counted from here on: many may come in one turn.
+                        let seat = front.open();
                         if open < self.limit {
-                            spawn_local(connection::serve(Rc::clone(front), stream, peer));
+                            spawn_local(connection::serve(Rc::clone(front), stream, peer, seat));
                         } else {
                             self.paused = open >= self.limit + TURNED_AWAY_AT_ONCE;
-                            spawn_local(connection::turn_away(Rc::clone(front), stream, peer));
+                            spawn_local(connection::turn_away(Rc::clone(front), stream, peer, seat));
                         }
                     }
                     Poll::Ready(Err(error)) => {

@@ -51,17 +51,15 @@ impl Pool {
         None
     }
 
-    /// Takes a connection back.
-    pub fn put(&self, stream: Stream, now_ms: u64) {
+    /// Takes a connection back after an answer, and learns what the app said with it of how long it keeps one, in s.
+    pub fn give_back(&self, stream: Stream, idle_hint_s: Option<u64>, now_ms: u64) {
+        if let Some(timeout_s) = idle_hint_s {
+            self.learn_ms(timeout_s.saturating_mul(1000));
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MOST && self.limit_ms() > 0 {
             idle.push(Idle { stream, since_ms: now_ms });
         }
-    }
-
-    /// Learns an idle timeout that the app stated.
-    pub fn learn_s(&self, timeout_s: u64) {
-        self.learn_ms(timeout_s.saturating_mul(1000));
     }
 
     fn learn_ms(&self, timeout_ms: u64) {

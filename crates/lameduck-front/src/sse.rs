@@ -41,6 +41,50 @@ impl Default for Events {
     }
 }
 
+/// An answer's payload on its way, which may be a stream of events that is to end after one of them.
+#[derive(Debug, Default)]
+pub struct Payload {
+    tracked: bool,
+    events: Events,
+    ends: bool,
+    cut: bool,
+}
+
+impl Payload {
+    /// It is a stream of events, with nothing sent yet.
+    pub const fn track(&mut self) {
+        self.tracked = true;
+    }
+
+    /// It is to end: now, if it is between two events, or else with the next one. Any other payload ends by itself.
+    pub fn end(&mut self) {
+        self.ends = true;
+        self.cut |= self.tracked && self.events.at_boundary();
+    }
+
+    /// What of this goes on: all of it, or what there is up to the end of the last event.
+    pub fn pass<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.cut {
+            return &[];
+        }
+        if !self.tracked {
+            return bytes;
+        }
+        if !self.ends {
+            self.events.advance(bytes);
+            return bytes;
+        }
+        let end = self.events.next_boundary(bytes);
+        self.cut = end.is_some();
+        &bytes[..end.unwrap_or(bytes.len())]
+    }
+
+    /// Whether it has ended before the app's answer has.
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
 impl Events {
     /// At a boundary: nothing has been sent yet.
     pub fn new() -> Events {
@@ -133,6 +177,32 @@ mod tests {
         assert_eq!(whole.at_boundary(), at_boundary, "{stream:?}");
         stream.bytes().for_each(|byte| bytewise.advance(&[byte]));
         assert_eq!(bytewise, whole, "{stream:?} byte by byte");
+    }
+
+    #[test]
+    fn payload_ends_after_an_event_and_nothing_follows() {
+        let mut payload = Payload::default();
+        payload.track();
+        assert_eq!(payload.pass(b"data: 1\n\nda"), b"data: 1\n\nda");
+        payload.end();
+        assert!(!payload.is_cut());
+        assert_eq!(payload.pass(b"ta: 2\n"), b"ta: 2\n");
+        assert_eq!(payload.pass(b"\ndata: 3\n\n"), b"\n");
+        assert!(payload.is_cut());
+        assert_eq!(payload.pass(b"data: 4\n\n"), b"");
+    }
+
+    #[test]
+    fn payload_between_two_events_ends_at_once_and_other_payload_does_not_end() {
+        let mut payload = Payload::default();
+        payload.track();
+        payload.pass(b"data: 1\n\n");
+        payload.end();
+        assert!(payload.is_cut());
+        let mut other = Payload::default();
+        other.end();
+        assert_eq!(other.pass(b"data: 1\n\n"), b"data: 1\n\n");
+        assert!(!other.is_cut());
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use lameduck_core::front::{Command, FrontPhase, Page, Slot};
 
-use crate::access::AccessLog;
+use crate::access::{AccessLog, Ended};
 use crate::clock;
 use crate::config::Config;
+use crate::message::reply;
+use crate::message::request::Request;
 use crate::pool::Pool;
 
 /// How often connections are looked through while the front serves.
@@ -21,6 +23,8 @@ pub const DRAIN_TICK: Duration = Duration::from_millis(20);
 const LEAST_IDLE_MS: u64 = 250;
 /// A probe that only connects is gone again within this.
 const PROBE_MS: u64 = 100;
+/// How often a request in flight looks whether it makes sense to go on.
+pub const LOOK: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,21 @@ pub enum Order {
     Look,
 }
 
+/// What a request in flight waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// For the client, to take its answer or to send the rest of its request.
+    Client,
+    /// For the client to send what it waits for leave to send (`Expect: 100-continue`).
+    Leave,
+    /// For the app to take the request.
+    Taking,
+    /// For the app to begin its answer.
+    Answer,
+    /// For the app to go on with its answer: as long as it likes.
+    More,
+}
+
 /// A connection, as everybody else sees it.
 #[derive(Debug)]
 pub struct Conn {
@@ -91,6 +110,11 @@ impl Conn {
     /// Sets its deadline, counted from now; zero: none.
     pub fn expire_after(&self, now_ms: u64, after: Duration) {
         self.deadline_ms.set(if after.is_zero() { 0 } else { now_ms + after.as_millis() as u64 });
+    }
+
+    /// Sets its deadline, counted from now; zero: at once.
+    pub fn expire_within(&self, now_ms: u64, after: Duration) {
+        self.deadline_ms.set((now_ms + after.as_millis() as u64).max(1));
     }
 
     /// Whether it is older than a connection may be (zero: never), a tenth more or less: connections that came together are
@@ -204,6 +228,53 @@ impl Front {
     /// Whether the time is over.
     pub fn ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// Whether a request is not for the app, by the readiness, the budget or a limit: what it is told instead, with 503, and
+    /// how it ended. It is in the books already.
+    pub fn turns_away(&self, request: &Request) -> Option<(&'static str, Ended)> {
+        if request.health && self.not_ready() {
+            return Some(("this instance is going away", Ended::Answered));
+        }
+        if self.ended() {
+            return Some((reply::TIME_OVER, Ended::Shed));
+        }
+        let limit = self.config.max_requests as u64;
+        let over_limit = limit > 0 && !request.probe && self.page.get(Slot::InFlight) > limit;
+        over_limit.then_some(("too many requests here: try again", Ended::Shed))
+    }
+
+    /// Whether a request that has not moved for so long is given up.
+    pub fn gives_up(&self, waits: Waits, still_ms: u64) -> bool {
+        let over = |limit: Duration| !limit.is_zero() && still_ms >= limit.as_millis() as u64;
+        match waits {
+            // A look is the least that a client has in a drain: what is looked at has just moved, it may be.
+            Waits::Client => {
+                let grace = if self.config.first_byte_grace.is_zero() { LOOK } else { self.config.first_byte_grace };
+                over(self.config.body_timeout) || (self.draining() && over(grace))
+            }
+            Waits::Leave | Waits::Taking => over(self.config.body_timeout),
+            Waits::Answer => over(self.config.upstream_timeout),
+            Waits::More => false,
+        }
+    }
+
+    /// Whether what goes on since then has had its grace in a drain, from the beginning of the lame duck or its own where that
+    /// came later. `jitter` spreads what would end all at once.
+    pub fn grace_is_over(&self, now_ms: u64, since_ms: u64, grace: Duration, jitter: u16) -> bool {
+        match self.phase.get() {
+            FrontPhase::Serving => false,
+            FrontPhase::LameDuck => {
+                let had = now_ms.saturating_sub(since_ms.max(self.phase_since_ms.get()));
+                had >= grace.as_millis() as u64 + self.spread(jitter)
+            }
+            FrontPhase::Closing | FrontPhase::Closed => true,
+        }
+    }
+
+    /// A part of the time over which connections are shed, in ms.
+    fn spread(&self, jitter: u16) -> u64 {
+        (self.config.shed_spread.as_millis() as u64 * u64::from(jitter)) >> 16
     }
 
     /// The next of a row of numbers that nobody can foresee enough to matter (xorshift64*; Marsaglia 2003).
@@ -357,21 +428,18 @@ impl Front {
         }
         let drained = now.saturating_sub(self.phase_since_ms.get());
         let closing = self.phase.get() == FrontPhase::Closing;
-        let jitter = |spread: Duration| (spread.as_millis() as u64 * u64::from(conn.jitter)) >> 16;
+        let spread = self.spread(conn.jitter);
         let first_byte = self.config.first_byte_grace.as_millis() as u64;
-        let after = |grace: Duration| {
-            // From the beginning of the lame duck, or of the stream where that came later.
-            closing || age.min(drained) >= grace.as_millis() as u64 + jitter(self.config.shed_spread)
-        };
+        let after = |grace: Duration| self.grace_is_over(now, conn.since_ms.get(), grace, conn.jitter);
         match doing {
             Doing::New | Doing::Reading => (closing && age >= first_byte).then_some(Order::Leave),
             Doing::Idle => {
-                let calm = age >= LEAST_IDLE_MS && drained >= jitter(self.config.shed_spread);
+                let calm = age >= LEAST_IDLE_MS && drained >= spread;
                 (closing && calm).then_some(Order::Leave)
             }
             Doing::LongPoll | Doing::Events => after(self.config.stream_grace).then_some(Order::Leave),
             Doing::WebSocket | Doing::Tunnel => after(self.config.websocket_grace).then_some(Order::Leave),
-            Doing::Http2 => (closing && drained >= jitter(self.config.shed_spread)).then_some(Order::Leave),
+            Doing::Http2 => (closing && drained >= spread).then_some(Order::Leave),
             Doing::Exchange | Doing::Leaving | Doing::Lingering => None,
         }
     }

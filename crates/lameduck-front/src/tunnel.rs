@@ -39,14 +39,22 @@ enum Ending {
 struct Tunnel<'a> {
     client: &'a mut Client,
     app: Stream,
+    pipes: Pipes<'a>,
+    client_done: bool,
+    app_done: bool,
+}
+
+/// What goes both ways, and where its frames end.
+struct Pipes<'a> {
+    front: &'a Front,
     is_websocket: bool,
     ending: Ending,
     to_app: Outgoing,
     to_client: Outgoing,
     from_client: Walker,
     from_app: Walker,
-    client_done: bool,
-    app_done: bool,
+    /// The client has confirmed the end.
+    confirmed: bool,
 }
 
 /// Runs until both sides are done, or it is ended.
@@ -58,22 +66,13 @@ pub async fn run(front: &Rc<Front>, client: &mut Client, switched: Switched) {
     conn.now_doing(if is_websocket { Doing::WebSocket } else { Doing::Tunnel }, now);
     conn.expire_after(now, Duration::ZERO);
     let carry = std::mem::take(&mut client.carry);
-    let mut tunnel = Tunnel {
-        client,
-        app,
-        is_websocket,
-        ending: Ending::No,
-        to_app: Outgoing::default(),
-        to_client: Outgoing::default(),
-        from_client: Walker::new(),
-        from_app: Walker::new(),
-        client_done: false,
-        app_done: false,
-    };
-    tunnel.take_from_client(&carry);
-    tunnel.take_from_app(&first);
+    let mut tunnel =
+        Tunnel { client, app, pipes: Pipes::new(front, is_websocket), client_done: false, app_done: false };
+    tunnel.pipes.take_from_client(&carry);
+    tunnel.pipes.take_from_app(&first);
+    drop((carry, first));
     let ended = poll_fn(|cx| tunnel.poll(front, &conn, cx)).await;
-    if tunnel.ending == Ending::ClientTold {
+    if tunnel.pipes.ending == Ending::ClientTold {
         front.page.add(Slot::ShedWebsocket, 1);
     }
     account.close(ended, 101);
@@ -87,24 +86,27 @@ impl Tunnel<'_> {
         {
             return Poll::Ready(ended);
         }
-        let before = self.ending;
+        let before = self.pipes.ending;
         let broken = !self.poll_to_app(cx) | !self.poll_to_client(cx);
-        if self.ending != before && self.ending != Ending::ByItself {
+        self.pipes.give_back_buffers();
+        let Pipes { ending, is_websocket, .. } = self.pipes;
+        let (to_app, to_client) = (&self.pipes.to_app, &self.pipes.to_client);
+        if ending != before && ending != Ending::ByItself {
             conn.expire_after(clock::coarse_ms(), CLOSING);
             // What a side was told is on its way only once it is written.
             cx.waker().wake_by_ref();
         }
-        let orphaned = self.app_done && self.to_client.is_empty() && self.ending != Ending::ClientTold;
-        if self.is_websocket && orphaned && conn.deadline_ms.get() == 0 {
+        let orphaned = self.app_done && to_client.is_empty() && ending != Ending::ClientTold;
+        if is_websocket && orphaned && conn.deadline_ms.get() == 0 {
             // Without its app a WebSocket is over, and has nothing left to tell a client that does not leave.
-            conn.expire_after(clock::coarse_ms(), front.config.linger);
+            conn.expire_within(clock::coarse_ms(), front.config.linger);
         }
         if broken {
-            return Poll::Ready(if self.is_ending() { Ended::Answered } else { Ended::ClientGone });
+            return Poll::Ready(if ending == Ending::No { Ended::ClientGone } else { Ended::Answered });
         }
-        let flushed = self.to_app.is_empty() && self.to_client.is_empty();
-        let over = match self.ending {
-            Ending::ClientTold => self.client_done && self.to_client.is_empty(),
+        let flushed = to_app.is_empty() && to_client.is_empty();
+        let over = match ending {
+            Ending::ClientTold => (self.client_done || self.pipes.confirmed) && to_client.is_empty(),
             Ending::No | Ending::ByItself | Ending::TellApp | Ending::AppTold | Ending::TellClient => {
                 self.client_done && self.app_done && flushed
             }
@@ -112,18 +114,14 @@ impl Tunnel<'_> {
         if over { Poll::Ready(Ended::Answered) } else { Poll::Pending }
     }
 
-    const fn is_ending(&self) -> bool {
-        !matches!(self.ending, Ending::No)
-    }
-
     fn obey(&mut self, front: &Front, conn: &Conn, order: Order) -> Option<Ended> {
-        match (order, self.ending) {
-            (Order::Leave, _) if self.is_websocket => {
+        match (order, self.pipes.ending) {
+            (Order::Leave, ending) if self.pipes.is_websocket => {
                 conn.doing.set(Doing::Leaving);
                 conn.expire_after(clock::coarse_ms(), CLOSING);
-                if self.ending == Ending::No {
-                    self.ending = Ending::TellApp;
-                    self.take_from_client(&[]);
+                if ending == Ending::No {
+                    self.pipes.ending = Ending::TellApp;
+                    self.pipes.take_from_client(&[]);
                 }
                 None
             }
@@ -133,8 +131,8 @@ impl Tunnel<'_> {
             // The app has not confirmed: the client is told all the same, as soon as a frame ends.
             (Order::Expired, Ending::TellApp | Ending::AppTold) => {
                 conn.expire_after(clock::coarse_ms(), CLOSING);
-                self.ending = Ending::TellClient;
-                self.take_from_app(&[]);
+                self.pipes.ending = Ending::TellClient;
+                self.pipes.take_from_app(&[]);
                 None
             }
             (Order::Expired, Ending::ClientTold | Ending::ByItself) => Some(Ended::Answered),
@@ -147,27 +145,30 @@ impl Tunnel<'_> {
 
     /// Client to app; `false`: one of them is gone.
     fn poll_to_app(&mut self, cx: &mut Context<'_>) -> bool {
+        let Tunnel { client, app, pipes, .. } = self;
         loop {
-            match self.to_app.poll_flush(&mut self.app, cx) {
+            match pipes.to_app.poll_flush(app, cx) {
                 Poll::Pending => return true,
                 // An app that closes without a word is seen by who reads from it.
-                Poll::Ready(Err(_)) => self.to_app.clear(),
+                Poll::Ready(Err(_)) => pipes.to_app.clear(),
                 Poll::Ready(Ok(())) => {}
             }
-            if self.client_done {
+            if self.client_done || pipes.confirmed {
                 return true;
             }
-            let mut taken = Vec::new();
-            let polled = self.client.stream.poll_take(cx, |bytes, _| taken.extend_from_slice(bytes));
-            match polled {
+            let taken = client.stream.poll_take(cx, |bytes, _| {
+                pipes.take_from_client(bytes);
+                bytes.len()
+            });
+            match taken {
                 Poll::Pending => return true,
                 Poll::Ready(Err(_)) => return false,
-                Poll::Ready(Ok(())) if taken.is_empty() => {
+                Poll::Ready(Ok(0)) => {
                     self.client_done = true;
-                    self.app.close_write();
+                    app.close_write();
                     return true;
                 }
-                Poll::Ready(Ok(())) => self.take_from_client(&taken),
+                Poll::Ready(Ok(_)) => {}
             }
         }
     }
@@ -175,7 +176,8 @@ impl Tunnel<'_> {
     /// App to client; `false`: one of them is gone.
     fn poll_to_client(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
-            match self.to_client.poll_flush(&mut self.client.stream, cx) {
+            let Tunnel { client, app, pipes, .. } = self;
+            match pipes.to_client.poll_flush(&mut client.stream, cx) {
                 Poll::Pending => return true,
                 Poll::Ready(Err(_)) => return false,
                 Poll::Ready(Ok(())) => {}
@@ -183,12 +185,14 @@ impl Tunnel<'_> {
             if self.app_done {
                 return true;
             }
-            let mut taken = Vec::new();
-            let polled = self.app.poll_take(cx, |bytes, _| taken.extend_from_slice(bytes));
-            match polled {
+            let taken = app.poll_take(cx, |bytes, _| {
+                pipes.take_from_app(bytes);
+                bytes.len()
+            });
+            match taken {
                 Poll::Pending => return true,
-                Poll::Ready(Ok(())) if !taken.is_empty() => self.take_from_app(&taken),
-                Poll::Ready(Ok(()) | Err(_)) => self.app_ended(),
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => self.app_ended(),
             }
         }
     }
@@ -196,31 +200,63 @@ impl Tunnel<'_> {
     /// The app has closed: without a Close where it was told to close, the client gets ours.
     fn app_ended(&mut self) {
         self.app_done = true;
-        match self.ending {
-            Ending::TellApp | Ending::AppTold | Ending::TellClient if self.from_app.at_boundary() => self.tell_client(),
+        let pipes = &mut self.pipes;
+        match pipes.ending {
+            Ending::TellApp | Ending::AppTold | Ending::TellClient if pipes.from_app.at_boundary() => {
+                pipes.tell_client();
+            }
             Ending::No | Ending::ByItself | Ending::TellApp | Ending::AppTold | Ending::TellClient => {
                 self.client.stream.close_write();
             }
             Ending::ClientTold => {}
         }
     }
+}
+
+impl<'a> Pipes<'a> {
+    fn new(front: &'a Front, is_websocket: bool) -> Pipes<'a> {
+        Pipes {
+            front,
+            is_websocket,
+            ending: Ending::No,
+            to_app: Outgoing::default(),
+            to_client: Outgoing::default(),
+            from_client: Walker::new(),
+            from_app: Walker::new(),
+            confirmed: false,
+        }
+    }
+
+    /// Nothing is on its way most of the time, and then no buffer is needed.
+    fn give_back_buffers(&mut self) {
+        self.front.recycle(self.to_app.unused());
+        self.front.recycle(self.to_client.unused());
+    }
+
+    fn for_app(&mut self) -> &mut Vec<u8> {
+        end_of(&mut self.to_app, self.front)
+    }
+
+    fn for_client(&mut self) -> &mut Vec<u8> {
+        end_of(&mut self.to_client, self.front)
+    }
 
     fn tell_client(&mut self) {
         let (frame, length) = websocket::close_frame(websocket::GOING_AWAY, None);
-        self.to_client.end().extend_from_slice(&frame[..length]);
+        self.for_client().extend_from_slice(&frame[..length]);
         self.ending = Ending::ClientTold;
     }
 
     fn take_from_client(&mut self, mut bytes: &[u8]) {
         if !self.is_websocket {
-            self.to_app.end().extend_from_slice(bytes);
+            self.for_app().extend_from_slice(bytes);
             return;
         }
         loop {
             if self.ending == Ending::TellApp && self.from_client.at_boundary() {
                 // Masked, as everything that a client sends (RFC 6455 section 5.3). The mask is no secret here.
                 let (frame, length) = websocket::close_frame(websocket::GOING_AWAY, Some([0x6c, 0x64, 0x75, 0x6b]));
-                self.to_app.end().extend_from_slice(&frame[..length]);
+                self.for_app().extend_from_slice(&frame[..length]);
                 self.ending = Ending::AppTold;
             }
             if bytes.is_empty() {
@@ -233,11 +269,11 @@ impl Tunnel<'_> {
                 Ending::AppTold | Ending::TellClient => {}
                 Ending::ClientTold => {
                     if self.from_client.is_close() && self.from_client.at_boundary() {
-                        self.client_done = true;
+                        self.confirmed = true;
                     }
                 }
                 Ending::No | Ending::TellApp | Ending::ByItself => {
-                    self.to_app.end().extend_from_slice(&bytes[..gone]);
+                    self.for_app().extend_from_slice(&bytes[..gone]);
                     if self.from_client.is_close() && self.ending != Ending::ByItself {
                         self.ending = Ending::ByItself;
                     }
@@ -249,7 +285,7 @@ impl Tunnel<'_> {
 
     fn take_from_app(&mut self, mut bytes: &[u8]) {
         if !self.is_websocket {
-            self.to_client.end().extend_from_slice(bytes);
+            self.for_client().extend_from_slice(bytes);
             return;
         }
         loop {
@@ -270,7 +306,7 @@ impl Tunnel<'_> {
                 }
                 Ending::ClientTold => {}
                 Ending::No | Ending::ByItself | Ending::TellApp | Ending::AppTold | Ending::TellClient => {
-                    self.to_client.end().extend_from_slice(&bytes[..gone]);
+                    self.for_client().extend_from_slice(&bytes[..gone]);
                     if starts_close && self.ending == Ending::No {
                         self.ending = Ending::ByItself;
                     }
@@ -279,4 +315,12 @@ impl Tunnel<'_> {
             bytes = &bytes[gone..];
         }
     }
+}
+
+/// Where to add bytes, in a buffer of those that all share.
+fn end_of<'o>(out: &'o mut Outgoing, front: &Front) -> &'o mut Vec<u8> {
+    if !out.is_ready() {
+        *out = Outgoing::new(front.buffer());
+    }
+    out.end()
 }

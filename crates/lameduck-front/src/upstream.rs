@@ -1,13 +1,18 @@
 //! A connection to the app: from the pool, or new; waited for where the app does not listen yet, or any more.
 
+use std::borrow::Cow;
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use lameduck_core::front::Slot;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::access::Ended;
 use crate::clock;
 use crate::config::Upstream;
+use crate::message::reply;
 use crate::state::Front;
 use crate::wire::Stream;
 
@@ -25,36 +30,42 @@ pub enum NoApp {
     Full,
     /// The app has ended for good.
     Gone,
+    /// It listens, and takes no request over HTTP/2.
+    NotHttp2,
     /// The time is over.
     Ended,
     /// The client left meanwhile.
     ClientGone,
 }
 
-/// A connection, and whether it was used before.
-#[derive(Debug)]
-pub struct Taken {
-    /// The connection.
-    pub stream: Stream,
-    /// Whether it was used before: then its end may cross a request.
-    pub reused: bool,
-}
-
-/// A connection to the app for a request of so many bytes. `may_repeat`: the request can be sent again if the connection
-/// turns out to be dead. `client_left` tells whether it is still worth it.
-pub async fn take(
-    front: &Front,
-    bytes: usize,
-    may_repeat: bool,
-    client_left: impl Fn() -> bool,
-) -> Result<Taken, NoApp> {
-    if let Some(stream) = front.pool.take(clock::coarse_ms(), may_repeat) {
-        return Ok(Taken { stream, reused: true });
+impl NoApp {
+    /// What the client is told, with 503, and how its request ended.
+    pub fn words(self, upstream: &Upstream) -> (Cow<'static, str>, Ended) {
+        match self {
+            NoApp::NotListening => (format!("the app does not listen at {upstream}").into(), Ended::BadGateway),
+            NoApp::Full => ("too many requests wait for the app".into(), Ended::Shed),
+            NoApp::Gone => ("the app has ended".into(), Ended::BadGateway),
+            NoApp::NotHttp2 => (format!("the app at {upstream} takes no HTTP/2").into(), Ended::BadGateway),
+            NoApp::Ended => (reply::TIME_OVER.into(), Ended::Shed),
+            NoApp::ClientGone => ("".into(), Ended::ClientGone),
+        }
     }
-    open(front, bytes, client_left).await.map(|stream| Taken { stream, reused: false })
 }
 
-/// A new connection to the app. A connect that failed has sent nothing, so it is repeated for any request.
+/// Goes on with it until the time is over.
+pub async fn in_time<T>(front: &Front, work: impl Future<Output = T>) -> Result<T, NoApp> {
+    let over = front.over.notified();
+    let (mut over, mut work) = (std::pin::pin!(over), std::pin::pin!(work));
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending if over.as_mut().poll(cx).is_ready() || front.ended() => Poll::Ready(Err(NoApp::Ended)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// A new connection to the app, for a request of which so many bytes are held meanwhile. A connect that failed has sent
+/// nothing, so it is repeated for any request. `client_left` tells whether it is still worth it.
 pub async fn open(front: &Front, bytes: usize, client_left: impl Fn() -> bool) -> Result<Stream, NoApp> {
     let mut held: Option<Held<'_>> = None;
     let began = clock::coarse_ms();
@@ -62,7 +73,8 @@ pub async fn open(front: &Front, bytes: usize, client_left: impl Fn() -> bool) -
     loop {
         let tried =
             tokio::time::timeout(front.config.hold.max(Duration::from_secs(1)), connect(&front.config.upstream));
-        if let Ok(Ok(stream)) = tried.await {
+        // An address that answers nothing would outlast the time there is.
+        if let Ok(Ok(stream)) = in_time(front, tried).await? {
             front.page.add(Slot::UpstreamConnects, 1);
             return Ok(stream);
         }

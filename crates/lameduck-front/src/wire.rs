@@ -152,10 +152,24 @@ impl Outgoing {
         self.sent = 0;
     }
 
-    /// Forgets what was sent. What was much is given back: a connection keeps no large buffer.
+    /// Forgets what was sent.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;
+    }
+
+    /// The buffer, for another use, where nothing is in it.
+    pub fn unused(&mut self) -> Vec<u8> {
+        if !self.is_empty() {
+            return Vec::new();
+        }
+        self.sent = 0;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Whether it has a buffer.
+    pub const fn is_ready(&self) -> bool {
+        self.bytes.capacity() > 0
     }
 
     /// The buffer, for another use.

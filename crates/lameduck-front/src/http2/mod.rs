@@ -1,8 +1,11 @@
-//! HTTP/2 with prior knowledge (RFC 9113), by the `h2` crate. The connection is here; its streams are in [`stream`] (to an
-//! app that speaks HTTP/1.1) and [`relay`] (to one that speaks HTTP/2 itself).
+//! HTTP/2 with prior knowledge (RFC 9113), by the `h2` crate. The connection is here; what all its streams have in common is
+//! [`stream`]. [`translate`] serves those to an app that speaks HTTP/1.1, [`relay`] those to one that speaks HTTP/2 itself.
 
+mod answer;
+mod head;
 mod relay;
 mod stream;
+mod translate;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -178,7 +181,7 @@ impl Shared {
             // Each stream says to its client that the time is over; there is a moment for that.
             _ if front.ended() => self.conn.expire_after(now, LAST_WORDS),
             Leaving::No if idle => self.conn.expire_after(now, front.config.idle_timeout),
-            Leaving::Finishing if idle => self.conn.expire_after(now, front.config.first_byte_grace),
+            Leaving::Finishing if idle => self.conn.expire_within(now, front.config.first_byte_grace),
             Leaving::No | Leaving::Finishing => self.conn.expire_after(now, Duration::ZERO),
             Leaving::Told(told) => {
                 let notice = if front.phase() < FrontPhase::Closing { NOTICE } else { SHORT_NOTICE };
@@ -190,7 +193,7 @@ impl Shared {
 
 /// Serves a connection to its end.
 pub async fn serve(front: &Rc<Front>, client: Client) {
-    let Client { stream, carry, peer, seat } = client;
+    let Client { stream, carry, peer, seat, .. } = client;
     let conn = Rc::clone(&seat.conn);
     conn.now_doing(Doing::Http2, clock::coarse_ms());
     let notice = Rc::new(Cell::new(false));
@@ -305,7 +308,7 @@ async fn one(front: Rc<Front>, peer: IpAddr, request: Request<RecvStream>, respo
     if relay::wanted(&front, &request) {
         relay::run(&front, peer, request, respond).await;
     } else {
-        stream::run(&front, peer, request, respond).await;
+        translate::run(&front, peer, request, respond).await;
     }
     drop(open);
 }

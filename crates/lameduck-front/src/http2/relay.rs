@@ -1,6 +1,5 @@
 //! A stream of HTTP/2 to an app that speaks HTTP/2 itself: gRPC, which needs its trailers, and whatever was asked for.
 
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -9,18 +8,18 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response, Uri, Version};
-use lameduck_core::front::Slot;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use tokio::task::spawn_local;
 
 use super::Io;
-use super::stream::{Look, describe, is_over, say, turned_away, while_wanted};
-use crate::access::Ended;
+use super::stream::{self, Entered, Fin, Term, enter, settle, while_wanted};
 use crate::account::Account;
 use crate::clock;
 use crate::config::UpstreamProtocol;
 use crate::message::request::NO_HOST;
-use crate::state::Front;
+use crate::message::response::is_event_stream;
+use crate::sse::Payload;
+use crate::state::{Front, Waits};
 use crate::upstream::{self, NoApp};
 
 /// What the app may send ahead on one stream, and on the connection that all share, in bytes.
@@ -34,122 +33,39 @@ pub fn wanted(front: &Front, request: &Request<RecvStream>) -> bool {
     match front.config.upstream_protocol {
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Auto => request
-            .headers()
-            .get("content-type")
-            .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc")),
+        UpstreamProtocol::Auto => request.headers().get("content-type").is_some_and(is_grpc),
     }
 }
 
+/// Whether a content type is gRPC's. Its like for browsers, `application/grpc-web`, needs no trailers and so no HTTP/2.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let rest = content_type.as_bytes().strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
 /// Serves it.
-pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let (parts, body) = request.into_parts();
+pub async fn run(front: &Rc<Front>, peer: IpAddr, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let Some(Entered { parts, body, mut respond, mut account }) = enter(front, peer, request, respond) else { return };
     let ended = body.is_end_stream();
-    let (what, told) = match describe(front, &parts, ended) {
-        Ok(described) => described,
-        Err(status) => {
-            front.page.add(Slot::Refused, 1);
-            return say(&mut respond, status, "not a request that can be forwarded");
-        }
-    };
-    let at_us = if told.is_some() { clock::precise_us() } else { 0 };
-    let mut account = Account::open(front, peer, what, told, at_us, "HTTP/2");
-    if let Some((text, ended)) = turned_away(front, &what) {
-        say(&mut respond, 503, text);
-        return account.close(ended, 503);
-    }
     let mut forwarded = Request::new(());
     *forwarded.method_mut() = parts.method;
     *forwarded.version_mut() = Version::HTTP_2;
     *forwarded.headers_mut() = parts.headers;
     *forwarded.uri_mut() = absolute(&parts.uri, forwarded.headers().get("host").and_then(|host| host.to_str().ok()));
     forwarded.headers_mut().remove("host");
-    let sent = match while_wanted(&mut respond, send(front, &forwarded, ended)).await {
+    let asked_us = account.clock_us();
+    let sent = while_wanted(&mut respond, send(front, &forwarded, ended)).await;
+    account.held_since(asked_us);
+    let (response, to_app) = match sent {
         Ok(sent) => sent,
-        Err(Some(NoApp::ClientGone)) => return account.close(Ended::ClientGone, 0),
-        Err(no_app) => {
-            let how = if matches!(no_app, Some(NoApp::Full | NoApp::Ended)) { Ended::Shed } else { Ended::BadGateway };
-            say(&mut respond, 503, "the app does not listen");
-            return account.close(how, 503);
-        }
+        Err(no_app) => return stream::without_app(front, account, &mut respond, no_app),
     };
-    let (response, to_app) = sent;
-    let mut both = Both {
-        up: Way {
-            from: Some(body),
-            to: Some(to_app),
-            pending: Bytes::new(),
-            data_done: false,
-            done: ended,
-            moved_ms: clock::coarse_ms(),
-        },
-        response,
-        respond,
-        down: None,
-        status: 0,
-    };
-    let over = front.over.notified();
-    let mut over = std::pin::pin!(over);
-    let mut look = Look::new();
-    let fin = poll_fn(|cx| {
-        if front.ended() || over.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Fin::TimeOver);
-        }
-        match both.poll(cx, &mut account) {
-            Poll::Pending if look.is_due(cx) => both.look(front).map_or(Poll::Pending, Poll::Ready),
-            polled => polled,
-        }
-    })
-    .await;
-    settle(front, account, both, fin);
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fin {
-    Done,
-    ClientGone,
-    App(Option<Reason>),
-    /// The app has not answered in time.
-    AppTimeout,
-    /// The client does not read.
-    ClientStalled,
-    TimeOver,
-}
-
-fn settle(front: &Front, account: Account, both: Both, fin: Fin) {
-    let Both { mut respond, down, status, .. } = both;
-    let send = down.and_then(|down| down.to);
-    match (fin, send) {
-        (Fin::Done, _) => account.close(Ended::Answered, status),
-        (Fin::ClientGone, _) => account.close(Ended::ClientGone, status),
-        (Fin::App(_), None) => {
-            say(&mut respond, 502, "the app ended the stream before it answered");
-            account.close(Ended::BadGateway, 502);
-        }
-        (Fin::App(reason), Some(mut send)) => {
-            send.send_reset(reason.unwrap_or(Reason::INTERNAL_ERROR));
-            account.close(Ended::CutByApp, status);
-        }
-        (Fin::AppTimeout, None) => {
-            say(&mut respond, 504, "the app did not answer in time");
-            account.close(Ended::GatewayTimeout, 504);
-        }
-        (Fin::AppTimeout | Fin::ClientStalled, send) => {
-            if let Some(mut send) = send {
-                send.send_reset(Reason::CANCEL);
-            }
-            account.close(Ended::ClientGone, status);
-        }
-        (Fin::TimeOver, None) => {
-            say(&mut respond, 503, "this instance has to go away now");
-            account.close(Ended::Shed, 503);
-        }
-        (Fin::TimeOver, Some(mut send)) => {
-            send.send_reset(Reason::CANCEL);
-            front.page.add(Slot::Forced, 1);
-            account.close(Ended::CutAtDeadline, status);
-        }
-    }
+    let long_poll = account.request.long_poll;
+    let up = Way::new(body, to_app, ended);
+    let mut both = Both { up, response, respond, down: None, status: 0, long_poll, term: Term::begin(front) };
+    let fin = stream::drive(front, &mut both, &mut account).await;
+    let Both { respond, down, status, .. } = both;
+    settle(front, account, respond, down.map(|down| down.to), status, fin);
 }
 
 /// A request of HTTP/2 names its scheme and authority.
@@ -167,11 +83,12 @@ fn absolute(uri: &Uri, host: Option<&str>) -> Uri {
 type Sent = (h2::client::ResponseFuture, SendStream<Bytes>);
 
 /// Sends the head over the connection there is, or a new one. A connection that does not take it has not sent it.
-async fn send(front: &Rc<Front>, request: &Request<()>, ended: bool) -> Result<Sent, Option<NoApp>> {
+async fn send(front: &Rc<Front>, request: &Request<()>, ended: bool) -> Result<Sent, NoApp> {
     for _ in 0..MOST_ATTEMPTS {
         let kept = front.http2.borrow().clone();
         let ready = match kept {
-            Some(sender) => sender.ready().await.ok(),
+            // It waits where the app takes no more streams at a time.
+            Some(sender) => upstream::in_time(front, sender.ready()).await?.ok(),
             None => None,
         };
         let mut sender = match ready {
@@ -186,11 +103,11 @@ async fn send(front: &Rc<Front>, request: &Request<()>, ended: bool) -> Result<S
         }
         *front.http2.borrow_mut() = None;
     }
-    Err(None)
+    Err(NoApp::NotHttp2)
 }
 
-async fn connect(front: &Rc<Front>) -> Result<Option<SendRequest<Bytes>>, Option<NoApp>> {
-    let stream = upstream::open(front, 0, || false).await.map_err(Some)?;
+async fn connect(front: &Rc<Front>) -> Result<Option<SendRequest<Bytes>>, NoApp> {
+    let stream = upstream::open(front, 0, || false).await?;
     let shaken = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -203,31 +120,21 @@ async fn connect(front: &Rc<Front>) -> Result<Option<SendRequest<Bytes>>, Option
         let _ = connection.await;
     });
     *front.http2.borrow_mut() = Some(sender.clone());
-    Ok(sender.ready().await.ok())
+    Ok(upstream::in_time(front, sender.ready()).await?.ok())
 }
 
+/// A request and its answer, on their ways.
 struct Both {
     up: Way,
     response: h2::client::ResponseFuture,
     respond: SendResponse<Bytes>,
     down: Option<Way>,
     status: u16,
+    long_poll: Option<u16>,
+    term: Term,
 }
 
-impl Both {
-    /// Whether it makes sense to go on. A client may have nothing to say for as long as it likes: gRPC streams are so.
-    fn look(&self, front: &Front) -> Option<Fin> {
-        match &self.down {
-            Some(down) if !down.pending.is_empty() => {
-                let stalls = is_over(down.moved_ms, front.config.body_timeout)
-                    || (front.draining() && is_over(down.moved_ms, front.config.first_byte_grace));
-                stalls.then_some(Fin::ClientStalled)
-            }
-            None if self.up.done => is_over(self.up.moved_ms, front.config.upstream_timeout).then_some(Fin::AppTimeout),
-            Some(_) | None => None,
-        }
-    }
-
+impl stream::Exchange for Both {
     fn poll(&mut self, cx: &mut Context<'_>, account: &mut Account) -> Poll<Fin> {
         match self.up.poll(cx) {
             Poll::Ready(Err(Broken::From(_))) => return Poll::Ready(Fin::ClientGone),
@@ -235,47 +142,83 @@ impl Both {
             Poll::Ready(Err(Broken::To)) => self.up.done = true,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        let reset = match self.down.as_mut().and_then(|down| down.to.as_mut()) {
-            Some(send) => send.poll_reset(cx),
+        let reset = match &mut self.down {
+            Some(down) => down.to.poll_reset(cx),
             None => self.respond.poll_reset(cx),
         };
         if reset.is_ready() && self.down.as_ref().is_none_or(|down| !down.done) {
             return Poll::Ready(Fin::ClientGone);
         }
-        if self.down.is_none() {
-            match ready!(std::pin::Pin::new(&mut self.response).poll(cx)) {
-                Err(error) => return Poll::Ready(Fin::App(error.reason())),
-                Ok(response) => {
-                    account.answer_began();
-                    let (parts, body) = response.into_parts();
-                    self.status = parts.status.as_u16();
-                    let ended = body.is_end_stream();
-                    match self.respond.send_response(Response::from_parts(parts, ()), ended) {
-                        Err(_) => return Poll::Ready(Fin::ClientGone),
-                        Ok(send) => {
-                            self.down = Some(Way {
-                                from: Some(body),
-                                to: Some(send),
-                                pending: Bytes::new(),
-                                data_done: false,
-                                done: ended,
-                                moved_ms: clock::coarse_ms(),
-                            });
-                        }
-                    }
-                }
-            }
+        if self.down.is_none()
+            && let Err(fin) = ready!(self.poll_head(cx, account))
+        {
+            return Poll::Ready(fin);
         }
         let Some(down) = &mut self.down else { return Poll::Pending };
+        let before_ms = down.moved_ms;
         let polled = down.poll(cx);
-        account.sent(clock::coarse_ms());
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(Fin::Done),
-            Poll::Ready(Err(Broken::From(reason))) => Poll::Ready(Fin::App(reason)),
-            Poll::Ready(Err(Broken::To)) => Poll::Ready(Fin::ClientGone),
+        if down.moved_ms != before_ms {
+            account.sent(down.moved_ms);
         }
+        polled.map(|ended| match ended {
+            Ok(()) if down.payload.is_cut() => Fin::EndedEvents,
+            Ok(()) => Fin::Done,
+            Err(Broken::From(reason)) => Fin::CutByApp(reason),
+            Err(Broken::To) => Fin::ClientGone,
+        })
     }
+
+    /// A client may have nothing to say for as long as it likes: streams of gRPC are so.
+    fn look(&mut self, front: &Front) -> Option<Fin> {
+        if self.term.is_over(front) {
+            match (&mut self.down, self.long_poll) {
+                (Some(down), _) => down.payload.end(),
+                (None, Some(status)) => return Some(Fin::LongPoll(status)),
+                (None, None) => {}
+            }
+        }
+        let (waits, moved_ms) = match &self.down {
+            Some(down) if !down.pending.is_empty() => (Waits::Client, down.moved_ms),
+            None if self.up.done => (Waits::Answer, self.up.moved_ms),
+            None if !self.up.pending.is_empty() => (Waits::Taking, self.up.moved_ms),
+            Some(_) | None => (Waits::More, 0),
+        };
+        let given_up = front.gives_up(waits, clock::coarse_ms().saturating_sub(moved_ms));
+        given_up.then_some(if waits == Waits::Client { Fin::ClientStalled } else { Fin::AppTimeout })
+    }
+}
+
+impl Both {
+    /// Passes the head of the answer on.
+    fn poll_head(&mut self, cx: &mut Context<'_>, account: &mut Account) -> Poll<Result<(), Fin>> {
+        let response = match ready!(std::pin::Pin::new(&mut self.response).poll(cx)) {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(Err(Fin::CutByApp(error.reason()))),
+        };
+        account.answer_began();
+        account.sent(clock::coarse_ms());
+        let (parts, body) = response.into_parts();
+        self.status = parts.status.as_u16();
+        let ended = body.is_end_stream();
+        let events = ends_can_be_seen(&parts.headers);
+        let Ok(send) = self.respond.send_response(Response::from_parts(parts, ()), ended) else {
+            return Poll::Ready(Err(Fin::ClientGone));
+        };
+        let down = self.down.insert(Way::new(body, send, ended));
+        if events {
+            down.payload.track();
+            self.term.begin_again();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Whether an answer is a stream of events whose ends can be seen, and after each of which it may end: its length was not told.
+fn ends_can_be_seen(fields: &HeaderMap) -> bool {
+    let encoded = |encoding: &HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    fields.get("content-type").is_some_and(|content| is_event_stream(content.as_bytes()))
+        && !fields.contains_key("content-length")
+        && !fields.get_all("content-encoding").iter().any(encoded)
 }
 
 /// Which end of a way broke.
@@ -286,9 +229,10 @@ enum Broken {
 
 /// One direction of a stream: what one side sends is taken from it as fast as the other takes it (RFC 9113 section 5.2).
 struct Way {
-    from: Option<RecvStream>,
-    to: Option<SendStream<Bytes>>,
+    from: RecvStream,
+    to: SendStream<Bytes>,
     pending: Bytes,
+    payload: Payload,
     data_done: bool,
     done: bool,
     /// When something was last moved on, in ms.
@@ -296,51 +240,71 @@ struct Way {
 }
 
 impl Way {
+    /// `done`: nothing follows the head.
+    fn new(from: RecvStream, to: SendStream<Bytes>, done: bool) -> Way {
+        let (pending, payload) = (Bytes::new(), Payload::default());
+        Way { from, to, pending, payload, data_done: false, done, moved_ms: clock::coarse_ms() }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let (Some(from), Some(to)) = (&mut self.from, &mut self.to) else { return Poll::Ready(Ok(())) };
         while !self.done {
-            while !self.pending.is_empty() {
-                to.reserve_capacity(self.pending.len());
-                let capacity = match to.capacity() {
-                    0 => ready!(to.poll_capacity(cx)),
-                    n => Some(Ok(n)),
-                };
-                match capacity {
-                    Some(Ok(0)) => {}
-                    Some(Ok(n)) => {
-                        let part = self.pending.split_to(n.min(self.pending.len()));
-                        let length = part.len();
-                        if to.send_data(part, false).is_err() {
-                            return Poll::Ready(Err(Broken::To));
-                        }
-                        let _ = from.flow_control().release_capacity(length);
-                        self.moved_ms = clock::coarse_ms();
-                    }
-                    Some(Err(_)) | None => return Poll::Ready(Err(Broken::To)),
-                }
+            ready!(self.poll_pending(cx))?;
+            if self.payload.is_cut() {
+                self.end_with(None)?;
+                break;
             }
             if !self.data_done {
-                match ready!(from.poll_data(cx)) {
+                match ready!(self.from.poll_data(cx)) {
                     Some(Ok(data)) => {
                         self.moved_ms = clock::coarse_ms();
-                        self.pending = data;
+                        let passed = self.payload.pass(&data).len();
+                        self.pending = data.slice(..passed);
                         continue;
                     }
                     Some(Err(error)) => return Poll::Ready(Err(Broken::From(error.reason()))),
                     None => self.data_done = true,
                 }
             }
-            let ended = match ready!(from.poll_trailers(cx)) {
-                Ok(Some(trailers)) => to.send_trailers(trailers),
-                Ok(None) => to.send_data(Bytes::new(), true),
+            match ready!(self.from.poll_trailers(cx)) {
+                Ok(trailers) => self.end_with(trailers)?,
                 Err(error) => return Poll::Ready(Err(Broken::From(error.reason()))),
-            };
-            if ended.is_err() {
-                return Poll::Ready(Err(Broken::To));
             }
-            self.done = true;
-            self.moved_ms = clock::coarse_ms();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends what the other side takes. Ready: nothing is left.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        while !self.pending.is_empty() {
+            self.to.reserve_capacity(self.pending.len());
+            let capacity = match self.to.capacity() {
+                0 => ready!(self.to.poll_capacity(cx)),
+                n => Some(Ok(n)),
+            };
+            match capacity {
+                Some(Ok(0)) => {}
+                Some(Ok(n)) => {
+                    let part = self.pending.split_to(n.min(self.pending.len()));
+                    let length = part.len();
+                    if self.to.send_data(part, false).is_err() {
+                        return Poll::Ready(Err(Broken::To));
+                    }
+                    let _ = self.from.flow_control().release_capacity(length);
+                    self.moved_ms = clock::coarse_ms();
+                }
+                Some(Err(_)) | None => return Poll::Ready(Err(Broken::To)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn end_with(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        let ended = match trailers {
+            Some(trailers) => self.to.send_trailers(trailers),
+            None => self.to.send_data(Bytes::new(), true),
+        };
+        self.done = true;
+        self.moved_ms = clock::coarse_ms();
+        ended.map_err(|_| Broken::To)
     }
 }

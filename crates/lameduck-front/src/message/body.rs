@@ -1,6 +1,7 @@
-//! A request's body, from the client to the app.
+//! What is still to come of a message's body.
 
 use super::request::Framing;
+use super::response;
 use crate::chunked::{self, Decoder};
 
 /// What is still to come of a request's body.
@@ -35,9 +36,8 @@ impl Body {
         match self {
             Body::Done => Ok(0),
             Body::Length(left) => {
-                let n = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let n = take_length(left, input.len());
                 out.extend_from_slice(&input[..n]);
-                *left -= n as u64;
                 if *left == 0 {
                     *self = Body::Done;
                 }
@@ -53,4 +53,41 @@ impl Body {
             }
         }
     }
+}
+
+/// What is still to come of an answer's body.
+#[derive(Debug)]
+pub enum Rest {
+    /// Nothing.
+    Nothing,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Box<Decoder>),
+    /// All until the app closes.
+    UntilClose,
+}
+
+impl Rest {
+    /// What an answer's head promises.
+    pub fn of(framing: response::Framing) -> Rest {
+        match framing {
+            response::Framing::None | response::Framing::Length(0) => Rest::Nothing,
+            response::Framing::Length(length) => Rest::Length(length),
+            response::Framing::Chunked => Rest::Chunked(Box::default()),
+            response::Framing::UntilClose => Rest::UntilClose,
+        }
+    }
+
+    /// Whether nothing is to come any more.
+    pub const fn is_nothing(&self) -> bool {
+        matches!(self, Rest::Nothing)
+    }
+}
+
+/// How many of so many bytes belong to a body of which so many are left; they are taken off.
+pub fn take_length(left: &mut u64, bytes: usize) -> usize {
+    let n = bytes.min(usize::try_from(*left).unwrap_or(usize::MAX));
+    *left -= n as u64;
+    n
 }

@@ -35,10 +35,39 @@ pub enum Kind {
     Forwarded,
     /// `Content-Type`.
     ContentType,
+    /// `Content-Encoding`.
+    ContentEncoding,
     /// Not to be told from `Content-Length` or `Transfer-Encoding` by a server that takes `_` for `-`.
     Disguised,
     /// Any other.
     Other,
+}
+
+impl Kind {
+    /// Whether a field is about the connection or the framing of a message. Each hop makes these anew (RFC 9110 section
+    /// 7.6.1), so none is passed on as it came.
+    pub const fn is_for_one_hop(self) -> bool {
+        match self {
+            Kind::Connection
+            | Kind::ContentLength
+            | Kind::TransferEncoding
+            | Kind::Upgrade
+            | Kind::Te
+            | Kind::HopByHop
+            | Kind::Disguised => true,
+            Kind::Host
+            | Kind::Expect
+            | Kind::UserAgent
+            | Kind::RequestId
+            | Kind::ForwardedFor
+            | Kind::ForwardedProto
+            | Kind::ForwardedHost
+            | Kind::Forwarded
+            | Kind::ContentType
+            | Kind::ContentEncoding
+            | Kind::Other => false,
+        }
+    }
 }
 
 /// What a field is, by its name.
@@ -60,6 +89,7 @@ pub fn kind(name: &[u8]) -> Kind {
         14 if disguises(name, b"content-length") => Kind::Disguised,
         15 if is(b"x-forwarded-for") => Kind::ForwardedFor,
         16 if is(b"x-forwarded-host") => Kind::ForwardedHost,
+        16 if is(b"content-encoding") => Kind::ContentEncoding,
         16 if is(b"proxy-connection") => Kind::HopByHop,
         17 if is(b"transfer-encoding") => Kind::TransferEncoding,
         17 if is(b"x-forwarded-proto") => Kind::ForwardedProto,
@@ -139,6 +169,10 @@ mod tests {
         assert_eq!(kind(b"transfer_encoding"), Kind::Disguised);
         assert_eq!(kind(b"Transfer.Encoding"), Kind::Disguised);
         assert_eq!(kind(b"X-Content-Lengt"), Kind::Other);
+        for name in ["Connection", "keep-alive", "TE", "Transfer-Encoding", "Content-Length", "HTTP2-Settings"] {
+            assert!(kind(name.as_bytes()).is_for_one_hop(), "{name}");
+        }
+        assert!(!kind(b"Content-Encoding").is_for_one_hop() && !kind(b"Host").is_for_one_hop());
     }
 
     #[test]

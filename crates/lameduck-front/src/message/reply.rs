@@ -1,6 +1,9 @@
 //! What the front answers itself.
 
-use super::write_number;
+use super::{write_field, write_number};
+
+/// The time that was given has passed.
+pub const TIME_OVER: &str = "this instance has to go away now";
 
 /// The words of a status.
 pub const fn reason(status: u16) -> &'static str {
@@ -24,6 +27,30 @@ pub const fn reason(status: u16) -> &'static str {
 /// After how many seconds a client that was turned away may come again, to somebody else most likely.
 pub const RETRY_AFTER_S: u64 = 1;
 
+/// Whether an answer of this status has a body (RFC 9110 section 6.4.1).
+pub const fn has_body(status: u16) -> bool {
+    !matches!(status, 100..=199 | 204 | 304)
+}
+
+/// The fields of an answer of the front's own, over any version of HTTP.
+pub fn each_field(status: u16, text: &str, mut field: impl FnMut(&str, &[u8])) {
+    let mut digits = Vec::new();
+    if has_body(status) {
+        field("Content-Type", b"text/plain; charset=utf-8");
+        write_number(&mut digits, text.len() as u64 + 1);
+        field("Content-Length", &digits);
+    }
+    match status {
+        503 => {
+            digits.clear();
+            write_number(&mut digits, RETRY_AFTER_S);
+            field("Retry-After", &digits);
+        }
+        405 => field("Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"),
+        _ => {}
+    }
+}
+
 /// Writes a whole answer of the front's own.
 pub fn write(out: &mut Vec<u8>, status: u16, text: &str, keep: bool, head: bool) {
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -31,26 +58,12 @@ pub fn write(out: &mut Vec<u8>, status: u16, text: &str, keep: bool, head: bool)
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
-    let bodiless = matches!(status, 204 | 304);
-    if !bodiless {
-        out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-        write_number(out, text.len() as u64 + 1);
-        out.extend_from_slice(b"\r\n");
-    }
-    match status {
-        503 => {
-            out.extend_from_slice(b"Retry-After: ");
-            write_number(out, RETRY_AFTER_S);
-            out.extend_from_slice(b"\r\n");
-        }
-        405 => out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"),
-        _ => {}
-    }
+    each_field(status, text, |name, value| write_field(out, name.as_bytes(), value));
     if !keep {
         out.extend_from_slice(b"Connection: close\r\n");
     }
     out.extend_from_slice(b"\r\n");
-    if !bodiless && !head {
+    if has_body(status) && !head {
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
     }

@@ -329,6 +329,7 @@ impl<'a> Seen<'a> {
                 | Kind::ForwardedHost
                 | Kind::Forwarded
                 | Kind::ContentType
+                | Kind::ContentEncoding
                 | Kind::Other => {}
             }
         }
@@ -366,25 +367,20 @@ fn write_fields(out: &mut Vec<u8>, all: &[Field<'_>], seen: &Seen<'_>, authority
     }
     for field in all {
         let name = field.name.as_bytes();
-        match fields::kind(name) {
-            Kind::Host => write_field(out, name, asked.unwrap_or_default()),
-            Kind::Connection
-            | Kind::ContentLength
-            | Kind::TransferEncoding
-            | Kind::Upgrade
-            | Kind::Te
-            | Kind::HopByHop
-            | Kind::Disguised => {}
-            Kind::ForwardedFor if forwarded == Forwarded::XForwarded => {}
-            Kind::Forwarded if forwarded == Forwarded::Forwarded => {}
-            Kind::RequestId | Kind::ForwardedFor | Kind::ForwardedProto | Kind::ForwardedHost | Kind::Forwarded => {
-                write_field(out, name, field.value);
-            }
-            Kind::Expect | Kind::UserAgent | Kind::ContentType | Kind::Other => {
-                if !seen.options.names(field) {
-                    write_field(out, name, field.value);
-                }
-            }
+        let kind = fields::kind(name);
+        let replaced = match forwarded {
+            Forwarded::Off => false,
+            Forwarded::XForwarded => kind == Kind::ForwardedFor,
+            Forwarded::Forwarded => kind == Kind::Forwarded,
+        };
+        let vouches = matches!(
+            kind,
+            Kind::RequestId | Kind::ForwardedFor | Kind::ForwardedProto | Kind::ForwardedHost | Kind::Forwarded
+        );
+        if kind == Kind::Host {
+            write_field(out, name, asked.unwrap_or_default());
+        } else if !kind.is_for_one_hop() && !replaced && (vouches || !seen.options.names(field)) {
+            write_field(out, name, field.value);
         }
     }
     if context.config.request_id && !seen.has_id {

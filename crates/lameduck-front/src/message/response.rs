@@ -72,7 +72,7 @@ pub struct Response {
     pub idle_hint_s: Option<u64>,
     /// Whether the client was told that its connection ends.
     pub closes: bool,
-    /// Whether it is a stream of events (`text/event-stream`).
+    /// Whether it is a stream of events (`text/event-stream`) whose ends can be seen.
     pub events: bool,
 }
 
@@ -129,25 +129,7 @@ fn stated_length(response: &Response, seen: &Seen<'_>) -> Option<u64> {
 
 /// Whether a field goes on to the client as it is.
 fn goes_on(field: &Field<'_>, seen: &Seen<'_>) -> bool {
-    match fields::kind(field.name.as_bytes()) {
-        Kind::Connection
-        | Kind::ContentLength
-        | Kind::TransferEncoding
-        | Kind::Upgrade
-        | Kind::Te
-        | Kind::HopByHop
-        | Kind::Disguised => false,
-        Kind::Host
-        | Kind::Expect
-        | Kind::UserAgent
-        | Kind::RequestId
-        | Kind::ForwardedFor
-        | Kind::ForwardedProto
-        | Kind::ForwardedHost
-        | Kind::Forwarded
-        | Kind::ContentType
-        | Kind::Other => !seen.options.names(field),
-    }
+    !fields::kind(field.name.as_bytes()).is_for_one_hop() && !seen.options.names(field)
 }
 
 fn parse<R>(
@@ -195,7 +177,7 @@ fn parse<R>(
             && if version == 0 { seen.options.keep_alive } else { !seen.options.close },
         idle_hint_s: seen.idle_hint_s,
         closes: false,
-        events: seen.events,
+        events: seen.events && !seen.encoded,
     };
     response.closes = !response.is_interim()
         && status != 101
@@ -231,6 +213,12 @@ fn write(out: &mut Vec<u8>, reason: &str, all: &[Field<'_>], seen: &Seen<'_>, re
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether a `Content-Type` is that of a stream of events (HTML Standard, section 9.2).
+pub fn is_event_stream(content_type: &[u8]) -> bool {
+    let name = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
 fn write_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"Content-Length: ");
     write_number(out, length);
@@ -245,6 +233,7 @@ struct Seen<'a> {
     upgrade: &'a [u8],
     idle_hint_s: Option<u64>,
     events: bool,
+    encoded: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -256,6 +245,7 @@ impl<'a> Seen<'a> {
             upgrade: b"",
             idle_hint_s: None,
             events: false,
+            encoded: false,
         };
         for field in all {
             match fields::kind(field.name.as_bytes()) {
@@ -283,10 +273,8 @@ impl<'a> Seen<'a> {
                         fields::length(value)
                     });
                 }
-                Kind::ContentType => {
-                    let name = field.value.split(|byte| *byte == b';').next().unwrap_or_default();
-                    seen.events = name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream");
-                }
+                Kind::ContentType => seen.events = is_event_stream(field.value),
+                Kind::ContentEncoding => seen.encoded |= !field.value.eq_ignore_ascii_case(b"identity"),
                 Kind::Host
                 | Kind::Te
                 | Kind::HopByHop
@@ -415,6 +403,8 @@ mod tests {
         let (response, _) =
             read_one("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n", ASKED).unwrap();
         assert!(response.events);
+        let packed = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Type: text/event-stream\r\n\r\n";
+        assert!(!read_one(packed, ASKED).unwrap().0.events, "where an event ends can not be seen");
     }
 
     /// Lines of which every one means something, now and then with something in between.

@@ -9,6 +9,7 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use lameduck_core::front::Command;
 use lameduck_front::Config;
+use lameduck_front::config::{AccessLog, Forwarded, LongPoll, UpstreamProtocol};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::rig::{App, Front, until};
@@ -349,4 +350,283 @@ fn a_stream_whose_client_neither_sends_nor_reads_is_given_up() {
     });
     until("the books are closed", || front.figures().in_flight == 0);
     assert_eq!(front.figures().client_gone, 2);
+}
+
+/// In the front's own name, as in the app's: HEAD is answered with the fields that GET would be, and with nothing else.
+#[test]
+fn an_answer_to_head_has_no_body() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let front = Front::start(nobody, Config { hold: Duration::ZERO, ..Config::default() });
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let lengths = async |request: http::request::Builder, content_type: &str| {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let request = request.header("content-type", content_type).body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let response = response.await.unwrap();
+            let stated = response.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap();
+            let ended = response.body().is_end_stream();
+            let (status, body, _) = read(response).await;
+            (status, stated, body.len(), ended)
+        };
+        for content_type in ["text/plain", "application/grpc"] {
+            let (status, length, came, _) = lengths(Request::get("http://x/a"), content_type).await;
+            assert_eq!((status, length), (503, came));
+            assert_eq!(lengths(Request::head("http://x/a"), content_type).await, (503, length, 0, true));
+        }
+        let (status, length, came, _) = lengths(Request::get("http://user@x/a"), "text/plain").await;
+        assert_eq!((status, length), (400, came));
+        assert_eq!(lengths(Request::head("http://user@x/a"), "text/plain").await, (400, length, 0, true));
+    });
+}
+
+/// Each reason has its words, whatever the app speaks.
+#[test]
+fn what_is_wrong_with_the_app_is_said() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let check = |config: Config, gone: bool, expect: &str| {
+            let mut front = Front::start(nobody, Config { upstream_protocol: protocol, ..config });
+            if gone {
+                front.tell(Command::AppGone);
+            }
+            block_on(async {
+                let (sender, _) = connect(front.address).await;
+                if gone {
+                    // The command is heard some time.
+                    while fetch(&sender, "/a").await.1 != expect.as_bytes() {}
+                }
+                assert_eq!(fetch(&sender, "/a").await, (503, expect.as_bytes().to_vec()));
+            });
+        };
+        let brief = Config { hold: Duration::ZERO, ..Config::default() };
+        check(brief.clone(), false, &format!("the app does not listen at {nobody}\n"));
+        check(Config { hold_requests: 0, ..Config::default() }, false, "too many requests wait for the app\n");
+        check(brief, true, "the app has ended\n");
+    }
+}
+
+/// With a short drain.
+fn brief(config: Config) -> Config {
+    let (stream_grace, shed_spread) = (Duration::from_millis(100), Duration::from_millis(100));
+    Config { stream_grace, shed_spread, ..config }
+}
+
+#[test]
+fn event_streams_end_at_the_end_of_an_event_over_http2_too() {
+    let app = App::start();
+    let mut front = Front::start(app.address, brief(Config::default()));
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let streams: Vec<_> = ["/events", "/plain-events"]
+            .map(|path| {
+                let sender = sender.clone();
+                tokio::spawn(async move { fetch(&sender, path).await })
+            })
+            .into();
+        while app.seen.requests() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        front.say(Command::LameDuck);
+        for stream in streams {
+            let (status, body) = stream.await.unwrap();
+            let events = String::from_utf8(body).unwrap();
+            assert_eq!((status, events.replace("data: ab\n\n", "").as_str()), (200, ""), "{events:?}");
+            assert!(!events.is_empty());
+        }
+        // What was cut off is not taken for the next answer.
+        assert_eq!(fetch(&sender, "/a").await, (200, b"a 0".to_vec()));
+    });
+    until("the books are closed", || front.figures().in_flight == 0);
+    let figures = front.figures();
+    assert_eq!((figures.shed_stream, figures.answered, figures.forced), (2, 3, 0));
+    assert_eq!(app.seen.connections.load(std::sync::atomic::Ordering::SeqCst), 3);
+}
+
+#[test]
+fn long_polls_are_answered_over_http2_too() {
+    let app = App::start();
+    let long_polls = vec![LongPoll { prefix: "/silent".into(), status: 204 }];
+    let mut front = Front::start(app.address, brief(Config { long_polls, ..Config::default() }));
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(get("/silent"), true).unwrap();
+        while app.seen.requests() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        front.say(Command::LameDuck);
+        let response = response.await.unwrap();
+        assert!(response.body().is_end_stream() && !response.headers().contains_key("content-length"));
+        assert_eq!(response.status(), 204);
+    });
+    until("the books are closed", || front.figures().in_flight == 0);
+    assert_eq!((front.figures().shed_long_poll, front.figures().answered), (1, 1));
+}
+
+/// An app that speaks HTTP/2 and answers each request by the path, with what it was told in the body.
+async fn http2_app() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    tokio::spawn(answer_over_http2(request, respond));
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn answer_over_http2(request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+    match request.uri().path() {
+        "/silent" => drop(std::future::poll_fn(|cx| respond.poll_reset(cx)).await),
+        "/events" => {
+            let response = Response::builder().header("content-type", "text/event-stream").body(()).unwrap();
+            let mut stream = respond.send_response(response, false).unwrap();
+            for part in ["data: a", "b\n\n"].iter().cycle() {
+                if stream.send_data(Bytes::from_static(part.as_bytes()), false).is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        _ => {
+            let field = |name: &str| request.headers().get(name).map_or("-", |value| value.to_str().unwrap());
+            let said = format!("{} {}", field("x-forwarded-for"), field("x-request-id").len());
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from(said), true).unwrap();
+        }
+    }
+}
+
+/// Runs with a front before an app that speaks HTTP/2. The front ends with its command socket, on a thread of its own.
+fn before_http2(config: Config, run: impl AsyncFnOnce(&mut Front)) {
+    block_on(async {
+        let address = http2_app().await;
+        let config = Config { upstream_protocol: UpstreamProtocol::Http2, ..config };
+        let mut front = Front::start(address, config);
+        run(&mut front).await;
+        while front.figures().in_flight > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::task::spawn_blocking(move || drop(front)).await.unwrap();
+    });
+}
+
+#[test]
+fn an_app_that_speaks_http2_is_told_who_the_client_is() {
+    let config = Config { forwarded: Forwarded::XForwarded, request_id: true, ..Config::default() };
+    before_http2(config, async |front| {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let request = Request::get("http://x/who").header("x-forwarded-for", "203.0.113.7").body(()).unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        let (_, body, _) = read(response.await.unwrap()).await;
+        assert_eq!(String::from_utf8(body).unwrap(), "203.0.113.7, 127.0.0.1 32");
+    });
+}
+
+#[test]
+fn event_streams_and_long_polls_of_an_app_that_speaks_http2_end_too() {
+    let long_polls = vec![LongPoll { prefix: "/silent".into(), status: 204 }];
+    before_http2(brief(Config { long_polls, ..Config::default() }), async |front| {
+        let (sender, _) = connect(front.address).await;
+        let all = ["/events", "/silent"].map(|path| {
+            let sender = sender.clone();
+            tokio::spawn(async move { fetch(&sender, path).await })
+        });
+        while front.figures().in_flight < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Something of the events comes before the end of them is asked for.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        front.say(Command::LameDuck);
+        let [events, poll] = all;
+        let (status, body) = events.await.unwrap();
+        let events = String::from_utf8(body).unwrap();
+        assert_eq!((status, events.replace("data: ab\n\n", "").as_str()), (200, ""), "{events:?}");
+        assert_eq!(poll.await.unwrap(), (204, Vec::new()));
+        while front.figures().in_flight > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let figures = front.figures();
+        assert_eq!((figures.shed_stream, figures.shed_long_poll, figures.answered), (1, 1, 2));
+    });
+}
+
+/// What is sent is what the app has to say, not the clock of who looks whether it says something.
+#[test]
+fn a_silent_stream_sends_nothing() {
+    before_http2(Config::default(), async |front| {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let (first, _) = sender.send_request(get("/who"), true).unwrap();
+        read(first.await.unwrap()).await;
+        let mut sender = sender.ready().await.unwrap();
+        let (_response, mut stream) = sender.send_request(get("/silent"), true).unwrap();
+        while front.figures().in_flight == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let sent = front.figures().last_sent_ms;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(front.figures().last_sent_ms, sent);
+        stream.send_reset(h2::Reason::CANCEL);
+    });
+}
+
+/// `application/grpc-web` has its trailers in the body, for apps that speak HTTP/1.1.
+#[test]
+fn grpc_for_browsers_needs_no_http2() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let request =
+            Request::post("http://x/a").header("content-type", "application/grpc-web+proto").body(()).unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        assert_eq!(read(response.await.unwrap()).await.1, b"a 0");
+    });
+}
+
+/// Who waits for leave to send its body gets it from the app.
+#[test]
+fn expect_100_continue_passes() {
+    let app = App::start();
+    let front = Front::start(app.address, Config::default());
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        let mut sender = sender.ready().await.unwrap();
+        let request = Request::post("http://x/a").header("expect", "100-continue").body(()).unwrap();
+        let (mut response, mut stream) = sender.send_request(request, false).unwrap();
+        let leave = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!(leave.status(), 100);
+        stream.send_data(Bytes::from_static(b"body"), true).unwrap();
+        assert_eq!(read(response.await.unwrap()).await.1, b"a 4");
+    });
+}
+
+/// The id that was made is in the log.
+#[test]
+fn the_access_log_has_the_id_that_the_app_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let app = App::start();
+    let config = Config { access_log: Some(AccessLog::File(path.clone())), request_id: true, ..Config::default() };
+    let front = Front::start(app.address, config);
+    block_on(async {
+        let (sender, _) = connect(front.address).await;
+        assert_eq!(fetch(&sender, "/a").await.0, 200);
+    });
+    drop(front);
+    let head = app.seen.heads.lock().unwrap()[0].to_ascii_lowercase();
+    let id = head.split("x-request-id: ").nth(1).unwrap().lines().next().unwrap();
+    assert_eq!(id.len(), 32);
+    let log = std::fs::read_to_string(&path).unwrap();
+    assert!(log.contains(&format!("\"id\":\"{id}\"")), "{log}");
 }

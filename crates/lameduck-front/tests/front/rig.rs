@@ -312,6 +312,11 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let lower = head.to_ascii_lowercase();
         seen.heads.lock().unwrap().push(head.clone());
+        if path == "/deaf" {
+            // It never takes the body.
+            thread::sleep(Duration::from_secs(10));
+            return Ok(());
+        }
         if path == "/early" {
             stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nearly")?;
             seen.requests.fetch_add(1, Ordering::SeqCst);
@@ -319,6 +324,9 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
             return Ok(());
         }
         if lower.contains("expect: 100-continue") {
+            // As late as the path says.
+            let late = path.strip_prefix("/late/").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+            thread::sleep(Duration::from_millis(late));
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         let body = if lower.contains("transfer-encoding: chunked") {
@@ -347,7 +355,7 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
                 }
                 stream.write_all(b"0\r\n\r\n")?;
             }
-            "events" | "mute" | "silent" | "ws" | "ws-parts" | "flood" => {
+            "events" | "plain-events" | "packed-events" | "mute" | "silent" | "ws" | "ws-parts" | "flood" => {
                 return go_on(verb, &mut client, &mut stream, seen);
             }
             "close" => {
@@ -395,10 +403,22 @@ fn converse(accepted: &TcpStream, seen: &Seen) -> io::Result<()> {
 /// What the app goes on with until the connection ends.
 fn go_on(verb: &str, client: &mut Client, stream: &mut TcpStream, seen: &Seen) -> io::Result<()> {
     match verb {
-        "events" => {
-            stream.write_all(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-            )?;
+        // Until it closes: without chunks.
+        "plain-events" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
+            loop {
+                stream.write_all(b"data: a")?;
+                thread::sleep(Duration::from_millis(30));
+                stream.write_all(b"b\n\n")?;
+                thread::sleep(Duration::from_millis(30));
+            }
+        }
+        "events" | "packed-events" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")?;
+            if verb == "packed-events" {
+                stream.write_all(b"Content-Encoding: gzip\r\n")?;
+            }
+            stream.write_all(b"Transfer-Encoding: chunked\r\n\r\n")?;
             loop {
                 // An event in two parts, so that an end between them shows.
                 stream.write_all(b"7\r\ndata: a\r\n")?;

@@ -178,6 +178,20 @@ fn expect_100_continue_before_and_after_the_drain_begins() {
     }
 }
 
+/// The client has done all that it may: it is the app that is waited for.
+#[test]
+fn expect_100_continue_that_comes_late_in_the_drain_is_waited_for() {
+    let (app, mut front) = start();
+    let mut client = front.client();
+    client.send("POST /late/2500 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    until("it is with the app", || !app.seen.heads.lock().unwrap().is_empty());
+    front.tell(Command::LameDuck);
+    assert!(client.head().unwrap().starts_with("HTTP/1.1 100 "));
+    client.send("body");
+    assert_eq!(client.answer().text(), "late 4");
+    until("the books are closed", || front.figures().answered == 1);
+}
+
 #[test]
 fn expect_100_continue_and_then_no_body_does_not_hold_the_drain() {
     let (app, mut front) = start();
@@ -278,6 +292,7 @@ fn shortened_time_who_comes_now_is_told_and_a_probe_is_too() {
         late.send(format!("GET /silent HTTP/1.1\r\nHost: x\r\nUser-Agent: {agent}\r\n\r\n"));
         let answer = late.answer();
         assert_eq!((answer.status, answer.closes()), (503, true));
+        assert_eq!(answer.text(), "this instance has to go away now\n");
         ends_clean(&mut late);
     }
     drop(waiting);

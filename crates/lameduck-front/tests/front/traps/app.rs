@@ -11,7 +11,7 @@ use lameduck_front::Config;
 use lameduck_front::config::Upstream;
 
 use super::super::rig::{App, Client, Front, until};
-use super::{SLACK, ends_clean, get, post, quick};
+use super::{SLACK, ends_clean, get, post, quick, start_with};
 
 #[test]
 fn all_replicas_terminating_go_on_to_serve() {
@@ -144,6 +144,7 @@ fn a_request_is_held_as_long_as_configured_and_then_told() {
     let mut front = Front::start(app.address, config);
     let mut kept = front.client();
     assert_eq!(kept.get("/before").status, 200);
+    let address = app.address;
     app.stop();
     let mut new = front.client();
     for client in [&mut kept, &mut new] {
@@ -155,6 +156,7 @@ fn a_request_is_held_as_long_as_configured_and_then_told() {
     for client in [&mut kept, &mut new] {
         let answer = client.answer();
         assert_eq!((answer.status, answer.closes()), (503, true));
+        assert_eq!(answer.text(), format!("the app does not listen at {address}\n"));
         assert!(answer.head.contains("\r\nRetry-After: "), "{}", answer.head);
         assert!(began.elapsed() + Duration::from_millis(10) >= hold && began.elapsed() < hold + SLACK);
         ends_clean(client);
@@ -258,4 +260,46 @@ fn an_app_at_a_socket_in_the_file_system() {
     front.tell(Command::Close);
     front.ends_within(SLACK);
     assert_eq!(app.join().unwrap(), 3, "over one connection");
+}
+
+#[test]
+fn an_app_that_does_not_take_a_body_is_not_waited_for_for_ever() {
+    let (_app, front) = start_with(Config { body_timeout: Duration::from_millis(500), ..quick() });
+    let mut client = front.client();
+    client.send("POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 40000000\r\n\r\n");
+    let mut writer = client.stream.try_clone().unwrap();
+    let upload = thread::spawn(move || {
+        let part = vec![b'x'; 100_000];
+        while writer.write_all(&part).is_ok() {}
+    });
+    assert_eq!(client.answer().status, 504);
+    drop(client);
+    until("the books are closed", || front.figures().in_flight == 0);
+    assert_eq!(front.figures().gateway_timeout, 1);
+    drop(front);
+    upload.join().unwrap();
+}
+
+/// An address whose backlog is full answers nothing.
+#[test]
+fn shortened_time_ends_a_connect() {
+    let deaf = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&deaf, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&deaf, 0).unwrap();
+    let deaf = TcpListener::from(deaf);
+    let address = deaf.local_addr().unwrap();
+    let mut within = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        within.push(stream);
+    }
+    let mut front = Front::start(address, Config { hold: Duration::from_secs(20), ..quick() });
+    let mut client = front.client();
+    client.send(post("/a", "body"));
+    until("it is in flight", || front.figures().in_flight == 1);
+    thread::sleep(Duration::from_millis(100));
+    front.tell(Command::End);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (503, "this instance has to go away now\n"));
+    drop(client);
+    front.ends_within(SLACK);
 }

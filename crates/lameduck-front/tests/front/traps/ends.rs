@@ -161,6 +161,44 @@ fn event_streams_are_in_flight_until_they_end() {
     until("it is over", || front.figures().in_flight == 0);
 }
 
+/// What nginx speaks with its upstream unless told otherwise: the end of the connection is the end of the stream.
+#[test]
+fn event_streams_of_http_1_0_end_at_the_end_of_an_event() {
+    let (_app, mut front) = start();
+    for (round, path) in ["/events", "/plain-events"].into_iter().enumerate() {
+        let mut client = front.client();
+        client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
+        client.head().unwrap();
+        client.read_exact(1);
+        if round == 0 {
+            front.tell(Command::LameDuck);
+        }
+        let rest = String::from_utf8(client.end().unwrap()).unwrap();
+        let events = format!("d{rest}");
+        assert!(events.ends_with("data: ab\n\n"), "{events:?}");
+        assert_eq!(events.replace("data: ab\n\n", ""), "", "{events:?}");
+    }
+    until("the books are closed", || front.figures().in_flight == 0);
+    let figures = front.figures();
+    assert_eq!((figures.shed_stream, figures.answered, figures.resets_sent), (2, 2, 0));
+}
+
+/// Where an event ends in what is packed can not be seen: it is not cut and called whole.
+#[test]
+fn event_streams_that_are_packed_go_on_until_the_time_is_over() {
+    let (_app, mut front) = start();
+    let mut client = front.client();
+    client.send(get("/packed-events"));
+    client.head().unwrap();
+    front.tell(Command::LameDuck);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((front.figures().shed_stream, front.figures().in_flight), (0, 1));
+    front.tell(Command::End);
+    until("it is cut", || front.figures().in_flight == 0);
+    let figures = front.figures();
+    assert_eq!((figures.shed_stream, figures.cut_at_deadline, figures.forced), (0, 1, 1));
+}
+
 fn polling() -> Config {
     Config { long_polls: vec![LongPoll { prefix: "/silent".into(), status: 204 }], ..quick() }
 }
@@ -175,6 +213,20 @@ fn long_polls_are_answered_with_the_configured_status() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.closes()), (204, true));
     ends_clean(&mut client);
+    until("the books are closed", || front.figures().answered == 1);
+    assert_eq!((front.figures().shed_long_poll, front.figures().app_errors), (1, 0));
+}
+
+/// The status is ours, whatever it is: the app has no part in it.
+#[test]
+fn long_polls_that_end_with_5xx_are_no_errors_of_the_app() {
+    let (app, mut front) =
+        start_with(Config { long_polls: vec![LongPoll { prefix: "/silent".into(), status: 503 }], ..quick() });
+    let mut client = front.client();
+    client.send(get("/silent/4"));
+    until("it is in flight", || app.seen.requests() == 1);
+    front.tell(Command::LameDuck);
+    assert_eq!(client.answer().status, 503);
     until("the books are closed", || front.figures().answered == 1);
     assert_eq!((front.figures().shed_long_poll, front.figures().app_errors), (1, 0));
 }

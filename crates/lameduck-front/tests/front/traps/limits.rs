@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use lameduck_core::front::Command;
 use lameduck_front::Config;
-use lameduck_front::config::{AccessLog, Forwarded};
+use lameduck_front::config::{AccessLog, Forwarded, Upstream};
 use serde_json::Value;
 
 use super::super::rig::{App, Client, Front, until};
-use super::{SLACK, close, ends_clean, get, post, quick, start_with};
+use super::{SLACK, close, ends_clean, get, post, quick, start, start_with};
 
 #[test]
 fn who_is_one_connection_too_many_is_told() {
@@ -35,6 +35,23 @@ fn who_is_one_connection_too_many_is_told() {
     until("there is room", || front.figures().connections == 0);
     assert_eq!(front.client().get("/in").status, 200);
     assert_eq!((app.seen.count("/beyond"), app.seen.count("/in")), (0, 4));
+}
+
+/// All are accepted in one turn.
+#[test]
+fn a_crowd_that_comes_at_once_is_counted_as_it_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut crowd: Vec<Client> = (0..40).map(|_| Client::connect(address)).collect();
+    for client in &mut crowd {
+        client.send(get("/in"));
+    }
+    let app = App::start();
+    let upstream = Upstream::Tcp(app.address);
+    let front = Front::on(listener, Config { upstream, max_connections: 3, ..quick() });
+    let statuses: Vec<u16> = crowd.iter_mut().map(|client| client.answer().status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 3, "{statuses:?}");
+    assert_eq!((app.seen.count("/in"), front.figures().shed), (3, 37));
 }
 
 #[test]
@@ -59,6 +76,39 @@ fn who_is_one_request_too_many_is_told_and_may_stay() {
     assert_eq!(beyond.post("/within", "body").status, 200);
     until("it is in the books", || front.figures().shed == 1);
     assert_eq!(app.seen.count("/beyond"), 0);
+}
+
+#[test]
+fn no_linger_is_no_wait_for_ever() {
+    let (_app, mut front) = start_with(Config { linger: Duration::ZERO, ..quick() });
+    let mut client = front.client();
+    assert_eq!(client.get("/a").status, 200);
+    close(&mut front);
+    // The client never closes.
+    front.ends_within(SLACK);
+    ends_clean(&mut client);
+}
+
+#[test]
+fn http_2_begins_with_the_connection_or_not_at_all() {
+    let (_app, front) = start();
+    for after in [get("/a"), get("/a") + "P"] {
+        let mut client = front.client();
+        client.send(&after);
+        assert_eq!(client.answer().status, 200);
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        client.send(if after.ends_with('P') { &preface[1..] } else { preface });
+        assert_eq!(client.answer().status, 505);
+    }
+    assert_eq!(front.figures().refused, 2);
+}
+
+#[test]
+fn a_probe_without_a_proxy_header_is_nothing_refused() {
+    let (_app, front) = start_with(Config { proxy_protocol: true, ..quick() });
+    drop(front.client());
+    until("it is gone", || front.figures().accepted == 1 && front.figures().connections == 0);
+    assert_eq!(front.figures().refused, 0);
 }
 
 #[test]
@@ -308,4 +358,21 @@ fn the_access_log_tells_of_holding_and_of_sending_again() {
     assert_eq!(lines.len(), 2);
     assert!(lines[0]["held_s"].as_f64().unwrap() >= 0.1 && lines[0]["retries"] == 0, "{}", lines[0]);
     assert!(lines[1]["held_s"].as_f64().unwrap() < 0.1 && lines[1]["retries"] == 1, "{}", lines[1]);
+}
+
+/// A pipe that nobody empties, as a container's standard output can become.
+#[test]
+fn an_access_log_that_nobody_reads_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (_app, front) = start_with(Config { access_log: Some(AccessLog::File(path)), ..quick() });
+    let mut client = front.client();
+    let long = "x".repeat(20_000);
+    // More than a pipe holds (64 KiB) and the front keeps (1 MiB).
+    for _ in 0..70 {
+        assert_eq!(client.get(&format!("/{long}")).status, 200);
+    }
+    assert!(front.figures().log_lost > 0, "what was lost is counted");
 }
