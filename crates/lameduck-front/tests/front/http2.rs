@@ -435,6 +435,7 @@ fn event_streams_end_at_the_end_of_an_event_over_http2_too() {
             assert!(!events.is_empty());
         }
         // What was cut off is not taken for the next answer.
+        let (sender, _) = connect(front.address).await;
         assert_eq!(fetch(&sender, "/a").await, (200, b"a 0".to_vec()));
     });
     until("the books are closed", || front.figures().in_flight == 0);

@@ -249,7 +249,7 @@ fn ipv6() {
     };
     let app = App::on(TcpListener::bind("[::1]:0").unwrap());
     let config = Config {
-        upstream: lameduck_front::config::Upstream::Tcp(app.address),
+        upstream: Upstream::Tcp(app.address),
         forwarded: Forwarded::Forwarded,
         ..quick()
     };
