@@ -324,3 +324,28 @@ fn end_of<'o>(out: &'o mut Outgoing, front: &Front) -> &'o mut Vec<u8> {
     }
     out.end()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use lameduck_core::front::{Page, WORDS};
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_tunnel_on_which_nothing_is_under_way_owns_no_buffer() {
+        let words = Box::leak(Box::new([const { AtomicU64::new(0) }; WORDS]));
+        let front = Front::new(Config::default(), Page::new(words), None, 1);
+        let mut pipes = Pipes::new(&front, false);
+        pipes.take_from_client(&[0; 100_000]);
+        pipes.take_from_app(b"some");
+        pipes.to_app.clear();
+        pipes.give_back_buffers();
+        assert!(!pipes.to_app.is_ready() && pipes.to_client.bytes() == b"some");
+        pipes.to_client.clear();
+        pipes.give_back_buffers();
+        assert!(!pipes.to_client.is_ready());
+    }
+}

@@ -309,3 +309,35 @@ fn haproxy_that_keeps_connections_to_its_server() {
         }),
     );
 }
+
+fn envoy(protocol: &str) {
+    if !has("envoy", &["envoy"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    handover(
+        &format!("envoy, {protocol}"),
+        false,
+        through(|listen, upstream| {
+            let text = include_str!("clients/envoy.yaml").replace("PROTOCOL", protocol);
+            let text = [("LISTEN", listen), ("UPSTREAM", upstream)].into_iter().fold(text, |text, (name, address)| {
+                text.replace(&format!("{name}_HOST"), &address.ip().to_string())
+                    .replace(&format!("{name}_PORT"), &address.port().to_string())
+            });
+            let mut program = Program::new("envoy");
+            program.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "-c"]);
+            program.arg(script(dir.path(), "envoy.yaml", &text));
+            program
+        }),
+    );
+}
+
+#[test]
+fn envoy_that_keeps_connections_over_http_1() {
+    envoy("http_protocol_options");
+}
+
+#[test]
+fn envoy_that_keeps_connections_over_http_2() {
+    envoy("http2_protocol_options");
+}
