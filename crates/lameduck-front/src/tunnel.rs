@@ -339,7 +339,7 @@ mod tests {
         let words = Box::leak(Box::new([const { AtomicU64::new(0) }; WORDS]));
         let front = Front::new(Config::default(), Page::new(words), None, 1);
         let mut pipes = Pipes::new(&front, false);
-        pipes.take_from_client(&[0; 100_000]);
+        pipes.take_from_client(&vec![0; 100_000]);
         pipes.take_from_app(b"some");
         pipes.to_app.clear();
         pipes.give_back_buffers();

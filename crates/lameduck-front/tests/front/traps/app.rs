@@ -297,8 +297,10 @@ fn shortened_time_ends_a_connect() {
     client.send(post("/a", "body"));
     until("it is in flight", || front.figures().in_flight == 1);
     thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
     front.tell(Command::End);
     let answer = client.answer();
+    assert!(began.elapsed() < SLACK, "it took {:?}", began.elapsed());
     assert_eq!((answer.status, answer.text()), (503, "this instance has to go away now\n"));
     drop(client);
     front.ends_within(SLACK);

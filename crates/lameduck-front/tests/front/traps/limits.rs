@@ -248,11 +248,7 @@ fn ipv6() {
         return;
     };
     let app = App::on(TcpListener::bind("[::1]:0").unwrap());
-    let config = Config {
-        upstream: Upstream::Tcp(app.address),
-        forwarded: Forwarded::Forwarded,
-        ..quick()
-    };
+    let config = Config { upstream: Upstream::Tcp(app.address), forwarded: Forwarded::Forwarded, ..quick() };
     let mut front = Front::on(listener, config);
     let mut client = front.client();
     assert_eq!(client.get("/a").status, 200);
