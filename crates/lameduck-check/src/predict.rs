@@ -3,7 +3,7 @@
 use lameduck_core::{Cause, Moment};
 
 use crate::launch::{self, Node, Outcome};
-use crate::link::World;
+use crate::world::World;
 use crate::model::{Container, Kind, Workload};
 use crate::server::{NewConnections, OnSignal, Server};
 

@@ -25,7 +25,7 @@ fn run(dir: &Path) -> Outcome {
 fn rules_at(outcome: &Outcome, dir: &Path) -> BTreeSet<(String, String)> {
     let place =
         |file: &str| file.strip_prefix(dir.to_str().unwrap()).unwrap_or(file).trim_start_matches('/').to_owned();
-    outcome.document.findings.iter().map(|finding| (finding.rule.to_owned(), place(&finding.file))).collect()
+    outcome.findings().unwrap().iter().map(|finding| (finding.rule.to_owned(), place(&finding.file))).collect()
 }
 
 /// Finds what is expected; then fixes, once, and finds it no more, and nothing that was not there before.
@@ -36,8 +36,7 @@ fn incident(name: &str, expected: &[Expected]) {
     let before = run(dir.path());
     assert!(before.document.unparsed.is_empty(), "{:?}", before.document.unparsed);
     let all: Vec<String> = before
-        .document
-        .findings
+        .findings().unwrap()
         .iter()
         .map(|f| {
             format!(
@@ -52,7 +51,7 @@ fn incident(name: &str, expected: &[Expected]) {
         })
         .collect();
     for (rule, cause, file, line, column) in expected {
-        let found = before.document.findings.iter().any(|finding| {
+        let found = before.findings().unwrap().iter().any(|finding| {
             finding.rule == *rule
                 && finding.cause.id() == *cause
                 && finding.file.ends_with(file)
@@ -60,7 +59,7 @@ fn incident(name: &str, expected: &[Expected]) {
         });
         assert!(found, "{name}: {rule} ({cause}) at {file}:{line}:{column} is not among\n{}", all.join("\n"));
     }
-    for change in before.changes(true) {
+    for change in before.changes(true).unwrap() {
         fs::write(&change.path, &change.after).unwrap();
     }
     let after = run(dir.path());

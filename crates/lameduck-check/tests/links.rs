@@ -69,8 +69,7 @@ fn dockerfiles_as_buildkit_reads_them() {
 fn settings_files_of_servers() {
     let found = |files: &[(&str, &str)], rule: &str| {
         run(files)
-            .document
-            .findings
+            .findings().unwrap()
             .iter()
             .filter(|finding| finding.rule == rule)
             .map(|finding| (finding.line, finding.message.clone()))
@@ -109,5 +108,5 @@ fn settings_files_of_servers() {
 fn jobs_are_no_workloads() {
     let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec:\n  template:\n    spec:\n      containers:\n      - {name: j, image: debian, command: [sh, -c, 'a; b']}\n";
     let outcome = run(&[("job.yaml", job)]);
-    assert!(outcome.count == 0 && outcome.document.findings.is_empty());
+    assert!(outcome.count == 0 && outcome.findings().unwrap().is_empty());
 }
