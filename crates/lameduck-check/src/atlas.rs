@@ -302,7 +302,8 @@ impl Gathering {
 /// Whether the files are meant for Google Kubernetes Engine, where an Ingress without a class is Google's.
 fn on_gke(objects: &Objects) -> bool {
     let google = |key: &str| key.starts_with("cloud.google.com/") || key.starts_with("networking.gke.io/");
-    !objects.backends.is_empty()
+    objects.google
+        || !objects.backends.is_empty()
         || objects.services.iter().any(|service| service.annotations.iter().any(|(key, _)| google(key)))
         || objects.ingresses.iter().any(|ingress| {
             ingress.annotations.iter().any(|(key, _)| {

@@ -514,6 +514,7 @@ fn sort(files: &files::Files, slots: &mut Vec<store::Slot>) {
         let plain: HashSet<u32> =
             slots.iter().filter(|slot| !held.contains(&slot.file)).map(|slot| slot.echo).collect();
         slots.retain(|slot| !held.contains(&slot.file) || !plain.contains(&slot.echo));
+        slots.iter_mut().for_each(|slot| slot.safe_fix &= !held.contains(&slot.file));
     }
 }
 

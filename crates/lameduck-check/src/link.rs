@@ -172,6 +172,7 @@ impl Linker<'_> {
                 base: name.clone(),
                 sh: base::sh(&name),
                 inherited: official.as_ref().map(|official| official.command.clone()).unwrap_or_default(),
+                interpreter: base::interpreter(&reference),
                 inherited_signal: official.and_then(|official| official.stop_signal),
                 workdir: "/".to_owned(),
                 ..Image::default()

@@ -160,7 +160,8 @@ pub struct Document {
 }
 
 pub(crate) fn finding(finding: Finding, files: &Files) -> FindingShown {
-    let fix = finding.fix.as_ref().map(|fix| {
+    // What stands in no file can not be edited.
+    let fix = finding.fix.as_ref().filter(|_| !files.is_held(finding.at.file)).map(|fix| {
         let mut files: Vec<String> = fix.edits.iter().map(|edit| files.show(edit.file)).collect();
         files.sort();
         files.dedup();

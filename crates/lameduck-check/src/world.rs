@@ -4,7 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::model::Workload;
-use crate::model::objects::{Backend, ControllerConfig, Gateway, Hpa, Ingress, Objects, Pdb, Service};
+use crate::model::objects::{Annotations, Backend, ControllerConfig, Gateway, Hpa, Ingress, Objects, Pdb, Service};
 use crate::model::proxy::Pool;
 use crate::server::{self, Balancer};
 use crate::span::Sp;
@@ -252,13 +252,18 @@ impl World {
     /// What stands in front of a workload, the nearest first.
     pub fn hops(&self, workload: &Workload) -> Vec<Hop> {
         let mut out: Vec<Hop> = Vec::new();
-        for (ingress, _) in self.ingresses(workload) {
+        for (ingress, service) in self.ingresses(workload) {
             let Some(balancer) = self.controller(ingress).and_then(server::balancer) else { continue };
             let stated: Option<Sp<f64>> = match balancer.id {
                 "ingress-nginx" => self.config.upstream_idle.clone(),
                 "aws-alb" => alb_idle(ingress),
                 _ => None,
             };
+            let mut balancer = balancer;
+            if balancer.id == "aws-alb" && aws_setting(ingress, service, "target-type").as_deref() == Some("instance") {
+                // Its targets are nodes, which stay: the way to the pod is kube-proxy's.
+                balancer.lag = (1.0, Some(3.0));
+            }
             let idle = stated.map(|stated| (stated.value, stated.value)).or(balancer.idle);
             let hop = Hop { at: ingress.at, name: ingress.name.clone(), idle, balancer };
             if !out.contains(&hop) {
@@ -278,8 +283,28 @@ impl World {
 
 /// `idle_timeout.timeout_seconds=N` among the load balancer's attributes.
 fn alb_idle(ingress: &Ingress) -> Option<Sp<f64>> {
-    let (_, text) =
-        ingress.annotations.iter().find(|(key, _)| key == "alb.ingress.kubernetes.io/load-balancer-attributes")?;
-    let value = text.value.split(',').find_map(|part| part.trim().strip_prefix("idle_timeout.timeout_seconds="))?;
-    Some(Sp { value: value.parse().ok()?, at: text.at })
+    attribute(&ingress.annotations, "load-balancer-attributes", "idle_timeout.timeout_seconds")
+}
+
+const AWS: &str = "alb.ingress.kubernetes.io/";
+
+/// One of the `KEY=VALUE` pairs of an annotation.
+fn attribute(annotations: &Annotations, annotation: &str, key: &str) -> Option<Sp<f64>> {
+    let (_, text) = annotations.iter().find(|(name, _)| name.strip_prefix(AWS) == Some(annotation))?;
+    let mut pairs = text.value.split(',').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.trim() == key)?;
+    Some(Sp { value: value.trim().parse().ok()?, at: text.at })
+}
+
+/// What AWS's controller is told by annotation: the service's word goes before the ingress's.
+pub fn aws_setting(ingress: &Ingress, service: &Service, annotation: &str) -> Option<String> {
+    let all = service.annotations.iter().chain(&ingress.annotations);
+    let mut said = all.filter(|(name, _)| name.strip_prefix(AWS) == Some(annotation));
+    said.next().map(|(_, text)| text.value.clone())
+}
+
+/// An attribute of the target group, by annotation.
+pub fn target_attribute(ingress: &Ingress, service: &Service, key: &str) -> Option<Sp<f64>> {
+    let of = |annotations| attribute(annotations, "target-group-attributes", key);
+    of(&service.annotations).or_else(|| of(&ingress.annotations))
 }

@@ -28,7 +28,7 @@ fn rules_at(outcome: &Outcome, dir: &Path) -> BTreeSet<(String, String)> {
     outcome.findings().unwrap().iter().map(|finding| (finding.rule.to_owned(), place(&finding.file))).collect()
 }
 
-/// Finds what is expected; then fixes, once, and finds it no more, and nothing that was not there before.
+/// Finds what is expected; then makes the safe fixes, then all, and finds it no more, and nothing that was not there before.
 fn incident(name: &str, expected: &[Expected]) {
     let source: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/incidents", name].iter().collect();
     let dir = tempfile::tempdir().unwrap();
@@ -59,8 +59,16 @@ fn incident(name: &str, expected: &[Expected]) {
         });
         assert!(found, "{name}: {rule} ({cause}) at {file}:{line}:{column} is not among\n{}", all.join("\n"));
     }
-    for change in before.changes(true).unwrap() {
-        fs::write(&change.path, &change.after).unwrap();
+    for unsafe_too in [false, true] {
+        for change in run(dir.path()).changes(unsafe_too).unwrap() {
+            fs::write(&change.path, &change.after).unwrap();
+        }
+        // Nothing safe ends restarts by the clock.
+        let left = rules_at(&run(dir.path()), dir.path());
+        for (rule, _, file, ..) in expected.iter().filter(|(rule, ..)| unsafe_too || *rule != "forced-restart") {
+            let still = left.iter().any(|(known, at)| known == rule && at.ends_with(file));
+            assert!(!still, "{name}: {rule} is still in {file} (unsafe fixes too: {unsafe_too})");
+        }
     }
     let after = run(dir.path());
     let (old, new) = (rules_at(&before, dir.path()), rules_at(&after, dir.path()));

@@ -40,7 +40,7 @@ fn run(files: &[File], dir: &Path) -> Outcome {
 }
 
 fn found(outcome: &Outcome, rule: &str) -> BTreeSet<(String, u32)> {
-    let of_rule = outcome.findings().unwrap().iter().filter(|finding| finding.rule == rule);
+    let of_rule = outcome.findings().unwrap().into_iter().filter(|finding| finding.rule == rule);
     of_rule.map(|finding| (finding.file.rsplit('/').next().unwrap().to_owned(), finding.line)).collect()
 }
 

@@ -95,6 +95,7 @@ rules! {
     not_ready_published "not-ready-published",
     neg_missing "neg-missing",
     drain_timeout_missing "drain-timeout-missing",
+    deregistration_delay_short "deregistration-delay-short",
     health_check_slow "health-check-slow",
     pdb_blocks_drains "pdb-blocks-drains",
     pdb_does_nothing "pdb-does-nothing",

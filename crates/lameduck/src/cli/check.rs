@@ -1,6 +1,6 @@
 //! `lameduck check`: from the command line to files, and from the answer to a terminal, files and an exit status.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,7 @@ const FLAGS: &[Flag] = &[
     Flag::value("config", "FILE", "Settings. Default: lameduck.toml, where it exists."),
     Flag::value("baseline", "FILE", "Leave out the findings that this file lists."),
     Flag::value("write-baseline", "FILE", "Write the findings there, for --baseline."),
+    Flag::value("values", "FILE", "Values for charts, over their own: helm template --values FILE."),
     Flag::switch("no-render", "Do not run helm or kubectl for charts and kustomizations."),
 ];
 
@@ -58,7 +59,7 @@ pub fn check(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
     let config = config(&given)?;
     let mut options = options(&given, &config)?;
     if !given.switch("no-render")? {
-        render_all(&mut options);
+        render_all(&mut options, given.raw("values"));
     }
     let outcome = lameduck_check::check(&options);
     let fix =
@@ -74,8 +75,12 @@ pub fn check(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
         let (mut changed, mut failed) = (false, None);
         let done = outcome.each_change(unsafe_too, |change| {
             changed = true;
-            eprintln!("fixed {}", change.path.display());
-            fs::write(&change.path, &change.after).inspect_err(|_| failed = Some(change.path))
+            let written = fs::write(&change.path, &change.after);
+            match &written {
+                Ok(()) => eprintln!("fixed {}", change.path.display()),
+                Err(_) => failed = Some(change.path),
+            }
+            written
         });
         let path = failed.unwrap_or_else(|| PathBuf::from("the findings"));
         done.map_err(|error| unwritten(&path, &error))?;
@@ -168,10 +173,11 @@ fn options(given: &Given, config: &Config) -> Result<Options, Failure> {
 }
 
 /// Has charts and kustomizations rendered by the programs that define what they mean, where these are installed.
-fn render_all(options: &mut Options) {
+fn render_all(options: &mut Options, values: Option<&OsStr>) {
     let (charts, kustomizations) = lameduck_check::to_render(&options.paths);
     for chart in charts {
-        match output(Command::new("helm").arg("template").arg("check").arg(&chart)) {
+        let values = values.into_iter().flat_map(|file| [OsStr::new("--values"), file]);
+        match output(Command::new("helm").args(["template", "check"]).arg(&chart).args(values)) {
             Ok(text) => options.rendered.extend(by_source(&chart, &text)),
             Err(why) => options.not_rendered.push((chart, format!("a Helm chart, and helm template failed: {why}"))),
         }
@@ -197,7 +203,9 @@ fn output(command: &mut Command) -> Result<String, String> {
     })?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
-        return Err(stderr.lines().next().unwrap_or("it said nothing").to_owned());
+        let said: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let said: String = said.join(" ").chars().take(400).collect();
+        return Err(if said.is_empty() { "it said nothing".to_owned() } else { said });
     }
     String::from_utf8(out.stdout).map_err(|error| error.to_string())
 }
