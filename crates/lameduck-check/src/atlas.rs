@@ -283,13 +283,9 @@ impl Gathering {
         }
         atlas.services.sort();
         atlas.pdbs.sort();
-        for places in [
-            &mut atlas.service_names,
-            &mut atlas.ingresses,
-            &mut atlas.gateways,
-            &mut atlas.hpas,
-            &mut atlas.backends,
-        ] {
+        for places in
+            [&mut atlas.service_names, &mut atlas.ingresses, &mut atlas.gateways, &mut atlas.hpas, &mut atlas.backends]
+        {
             places.sort();
         }
         atlas.pools.sort_unstable_by_key(|(host, file, _)| (*host, *file));
@@ -418,8 +414,7 @@ impl Atlas {
     /// What stands around the workloads and ingresses of a file.
     pub fn around(&self, files: &Files, facts: &mut Facts) -> World {
         let mut world = World::of(std::mem::take(&mut facts.objects), std::mem::take(&mut facts.pools));
-        world.any_pdb = !self.pdb_files.is_empty();
-        world.any_expressions = self.any_expressions;
+        world.budgets_by_label = !self.pdb_files.is_empty() && !self.any_expressions;
         world.on_gke = self.on_gke;
         world.config = self.config.clone();
         world.has_workload = !facts.workloads.is_empty();
@@ -545,11 +540,8 @@ impl Atlas {
     pub fn sight(&self, world: &World, workload: &Workload) -> Sight {
         let mut sight = Sight::default();
         if workload.kind.in_cluster() {
-            sight.budgets = world
-                .pdbs(workload)
-                .map(|n| &world.objects.pdbs[n].at)
-                .map(|at| (at.file, at.span.start))
-                .collect();
+            sight.budgets =
+                world.pdbs(workload).map(|n| &world.objects.pdbs[n].at).map(|at| (at.file, at.span.start)).collect();
             sight.replicas = workload.replicas.as_ref().map(|replicas| replicas.value);
             sight.scaled = world.hpas(workload).next().is_some();
         }

@@ -1,6 +1,6 @@
 //! The files: which are read, and their numbers. The only module that touches the file system.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::origin::Origin;
 use crate::paths::Paths;
-use crate::span::{At, FileId, Lines, Mapped, Span};
+use crate::span::{At, FileId, Lined, Lines, Mapped, Span};
 
 /// The largest script or source that is followed to.
 const LARGEST_SCRIPT: u64 = 2 << 20;
@@ -68,7 +68,12 @@ pub struct Files {
 struct Inner {
     paths: Paths,
     held: HashMap<FileId, Held>,
+    /// The files that places were last looked for in.
+    recent: VecDeque<(FileId, Arc<Lined>)>,
 }
+
+/// So many of them: a manifest, and the scripts that it leads to.
+const RECENT: usize = 4;
 
 /// A text that stands in no file: standard input, or what another program has made of a template.
 #[derive(Debug)]
@@ -130,10 +135,17 @@ impl Files {
 
     /// Line and column of a span, from the file itself.
     pub fn place(&self, file: FileId, span: Span) -> At {
-        match self.text(file) {
-            Ok(text) => Lines::new(file, &text).at(span),
-            Err(_) => At { file, span, line: 1, column: 1 },
+        let known = self.inner().recent.iter().find(|(known, _)| *known == file).map(|(_, lined)| Arc::clone(lined));
+        if let Some(lined) = known {
+            return lined.lines().at(span);
         }
+        let Ok(text) = self.text(file) else { return At { file, span, line: 1, column: 1 } };
+        let lined = Arc::new(Lined::new(file, text));
+        let at = lined.lines().at(span);
+        let mut inner = self.inner();
+        inner.recent.push_front((file, lined));
+        inner.recent.truncate(RECENT);
+        at
     }
 
     /// A text file near another one: in its folder or, as build contexts are often higher up, in one of those above.
@@ -252,7 +264,11 @@ fn walk(files: &Files, folder: &Path, found: &mut Found) {
         });
     }
     own.shrink_to_fit();
-    if found.files.is_empty() { found.files = own } else { found.files.append(&mut own) }
+    if found.files.is_empty() {
+        found.files = own
+    } else {
+        found.files.append(&mut own)
+    }
     // A chart renders those that it contains, and a library renders nothing by itself.
     let mut outer: Vec<PathBuf> =
         charts.iter().filter(|path| !in_chart(path, "charts", &charts) && !is_library(path)).cloned().collect();
@@ -269,7 +285,8 @@ fn in_chart(path: &Path, inner: &str, charts: &HashSet<PathBuf>) -> bool {
 
 fn is_library(chart: &Path) -> bool {
     let text = read(&chart.join("Chart.yaml")).unwrap_or_default();
-    text.lines().any(|line| line.strip_prefix("type:").is_some_and(|kind| kind.trim().trim_matches(['"', '\'']) == "library"))
+    text.lines()
+        .any(|line| line.strip_prefix("type:").is_some_and(|kind| kind.trim().trim_matches(['"', '\'']) == "library"))
 }
 
 /// The files that a kustomization uses as patches.

@@ -433,8 +433,7 @@ fn kind_of_text(text: &str) -> files::Kind {
     }
 }
 
-fn answer(options: &Options, pass: Pass, ignores: &[model::Ignore], mut unparsed: Vec<read::Unparsed>) -> Outcome {
-    let mut pass = pass;
+fn answer(options: &Options, mut pass: Pass, ignores: &[model::Ignore], mut unparsed: Vec<read::Unparsed>) -> Outcome {
     let Met { count, mut findings, ignores: of_objects } = meet(&mut pass);
     let files = &pass.files;
     sort(files, &mut findings.slots);
@@ -481,12 +480,8 @@ fn answer(options: &Options, pass: Pass, ignores: &[model::Ignore], mut unparsed
     }
     unparsed.sort();
     unparsed.dedup();
-    let document = Document {
-        schema: report::SCHEMA,
-        unparsed: report::unparsed(&unparsed),
-        ignored,
-        files: pass.sources.len(),
-    };
+    let document =
+        Document { schema: report::SCHEMA, unparsed: report::unparsed(&unparsed), ignored, files: pass.sources.len() };
     let unreadable = unparsed.iter().any(|one| one.unreadable);
     let mut outcome = Outcome { document, count, unreadable, first: Vec::new(), pass, findings };
     if count <= KEPT {
@@ -553,7 +548,8 @@ impl<'o> Ignores<'o> {
         said.or_else(|| {
             let mut configured = self.configured.iter().filter(|ignore| ignore.rule == found.rule);
             let path = files.show(found.at.file);
-            let here = |ignore: &&IgnoreConfig| ignore.path.as_ref().is_none_or(|start| path.starts_with(start.as_str()));
+            let here =
+                |ignore: &&IgnoreConfig| ignore.path.as_ref().is_none_or(|start| path.starts_with(start.as_str()));
             configured.find(here).map(|ignore| ignore.reason.clone())
         })
     }

@@ -161,13 +161,17 @@ mod tests {
         // A condition leaves lines out.
         check("a: 1\n{{- if .x }}\nb: 2\n{{- end }}\nc: 3\n", "a: 1\nc: 3\n", &[1, 5]);
         // What an action makes is the action's.
-        check("a: 1\nlabels:\n  {{- include \"l\" . | nindent 2 }}\nc: 3\n", "a: 1\nlabels:\n  x: y\n  z: w\nc: 3\n", &[
-            1, 2, 3, 3, 5,
-        ]);
+        check(
+            "a: 1\nlabels:\n  {{- include \"l\" . | nindent 2 }}\nc: 3\n",
+            "a: 1\nlabels:\n  x: y\n  z: w\nc: 3\n",
+            &[1, 2, 3, 3, 5],
+        );
         // A loop comes back.
-        check("env:\n{{- range .e }}\n- name: {{ .n }}\n{{- end }}\nx: y\n", "env:\n- name: a\n- name: b\nx: y\n", &[
-            1, 3, 3, 5,
-        ]);
+        check(
+            "env:\n{{- range .e }}\n- name: {{ .n }}\n{{- end }}\nx: y\n",
+            "env:\n- name: a\n- name: b\nx: y\n",
+            &[1, 3, 3, 5],
+        );
         // The comment that says where it comes from.
         check("kind: Pod\n", "# Source: c/templates/p.yaml\nkind: Pod\n", &[1, 1]);
         check("", "kind: Pod\n", &[1]);

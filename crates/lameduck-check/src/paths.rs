@@ -41,7 +41,7 @@ impl Paths {
     }
 
     fn push(&mut self, path: &[u8]) {
-        let shared = if self.count % BLOCK == 0 {
+        let shared = if self.count.is_multiple_of(BLOCK) {
             self.blocks.push(self.bytes.len() as u32);
             0
         } else {

@@ -46,12 +46,7 @@ pub type Source = (FileId, Kind);
 
 /// Reads all files, some at a time on as many threads as there are processors, and hands over what becomes of each in the
 /// order of the files.
-pub fn each<T: Send>(
-    files: &Files,
-    list: &[Source],
-    work: impl Fn(Facts, Kind) -> T + Sync,
-    mut take: impl FnMut(T),
-) {
+pub fn each<T: Send>(files: &Files, list: &[Source], work: impl Fn(Facts, Kind) -> T + Sync, mut take: impl FnMut(T)) {
     for some in list.chunks(TOGETHER) {
         together(files, some, &work).into_iter().for_each(&mut take);
     }

@@ -31,10 +31,8 @@ pub struct World {
     pub covered: Vec<Covered>,
     /// There is a workload in the file.
     pub has_workload: bool,
-    /// What is true of all files together.
-    pub any_pdb: bool,
-    /// Some budget selects by expressions, which are not evaluated.
-    pub any_expressions: bool,
+    /// There are budgets among all files, and all of them select by labels: expressions are not evaluated.
+    pub budgets_by_label: bool,
     pub on_gke: bool,
     /// ingress-nginx's settings.
     pub config: ControllerConfig,

@@ -36,7 +36,8 @@ fn incident(name: &str, expected: &[Expected]) {
     let before = run(dir.path());
     assert!(before.document.unparsed.is_empty(), "{:?}", before.document.unparsed);
     let all: Vec<String> = before
-        .findings().unwrap()
+        .findings()
+        .unwrap()
         .iter()
         .map(|f| {
             format!(

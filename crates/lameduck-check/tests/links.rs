@@ -69,7 +69,8 @@ fn dockerfiles_as_buildkit_reads_them() {
 fn settings_files_of_servers() {
     let found = |files: &[(&str, &str)], rule: &str| {
         run(files)
-            .findings().unwrap()
+            .findings()
+            .unwrap()
             .iter()
             .filter(|finding| finding.rule == rule)
             .map(|finding| (finding.line, finding.message.clone()))
@@ -119,7 +120,12 @@ fn a_bracket_may_close_in_the_column_of_its_key() {
     assert!(outcome.document.unparsed.is_empty(), "{:?}", outcome.document.unparsed);
     assert_eq!(term(&outcome, "pod"), ("ignored".to_owned(), "a".to_owned()));
     let found = outcome.findings().unwrap().into_iter().find(|found| found.rule == "shell-form-command").unwrap();
-    assert_eq!(found.line, 10, "places are those of the file as it is");
+    assert_eq!((found.line, found.column), (10, 7), "places are those of the file as it is");
+    // Characters of several bytes count as one.
+    let foreign = pod.replace("metadata:", "# é — ü\nmetadata:");
+    let outcome = run(&[("pod.yaml", &foreign)]);
+    let found = outcome.findings().unwrap().into_iter().find(|found| found.rule == "shell-form-command").unwrap();
+    assert_eq!((found.line, found.column), (11, 7));
     // What is broken otherwise is said with its own line.
     let outcome = run(&[("pod.yaml", "a: [\n]\nb: [\n  c\nd: e\n")]);
     assert_eq!(outcome.document.unparsed.len(), 1, "{:?}", outcome.document.unparsed);
@@ -128,7 +134,10 @@ fn a_bracket_may_close_in_the_column_of_its_key() {
 #[test]
 fn distroless_images_bring_their_interpreter() {
     let check = |text: &str, app: &str| assert_eq!(term(&run(&[("Dockerfile", text)]), "Dockerfile").1, app, "{text}");
-    check("FROM gcr.io/distroless/nodejs24-debian13\nCMD [\"--require=./a.js\", \"server.js\"]\n", "/nodejs/bin/node --require=./a.js server.js");
+    check(
+        "FROM gcr.io/distroless/nodejs24-debian13\nCMD [\"--require=./a.js\", \"server.js\"]\n",
+        "/nodejs/bin/node --require=./a.js server.js",
+    );
     check("FROM gcr.io/distroless/java21-debian12\nCMD [\"app.jar\"]\n", "/usr/bin/java -jar app.jar");
     check("FROM gcr.io/distroless/nodejs24-debian13\nENTRYPOINT [\"/own\"]\nCMD [\"a\"]\n", "/own a");
     check("FROM gcr.io/distroless/static-debian12\nCMD [\"/own\"]\n", "/own");
@@ -170,7 +179,11 @@ fn what_belongs_together_may_stand_in_many_files() {
     };
     let all = ["not-ready-published", "pdb-blocks-drains", "prestop-missing", "readiness-missing"];
     for rule in all {
-        assert!(found("shop", 0).contains(&rule) && found("shop", 200).contains(&rule), "{rule}: {:?}", found("shop", 0));
+        assert!(
+            found("shop", 0).contains(&rule) && found("shop", 200).contains(&rule),
+            "{rule}: {:?}",
+            found("shop", 0)
+        );
         assert!(!found("elsewhere", 200).contains(&rule), "{rule}: {:?}", found("elsewhere", 200));
     }
 }

@@ -164,12 +164,16 @@ fn uri(path: &str) -> String {
 
 fn result(finding: FindingShown) -> serde_json::Value {
     let index = crate::rules().position(|(name, _)| name == finding.rule);
-    let help = if finding.help.is_empty() { String::new() } else { format!("\n{}", finding.help) };
+    let mut text = finding.message;
+    if !finding.help.is_empty() {
+        text.push('\n');
+        text.push_str(&finding.help);
+    }
     json!({
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": finding.severity,
-        "message": { "text": format!("{}{help}", finding.message) },
+        "message": { "text": text },
         "locations": [location(&finding.file, finding.line.max(1), finding.column.max(1))],
         "properties": { "cause": finding.cause, "confidence": finding.confidence },
     })

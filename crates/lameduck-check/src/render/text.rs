@@ -8,7 +8,7 @@ use lameduck_core::{Lane, Severity};
 use super::draw;
 use crate::Outcome;
 use crate::report::{self, FindingShown, WorkloadShown};
-use crate::span::FileId;
+use crate::span::{FileId, Lined, Lines};
 
 /// Findings with their lines, then the predicted ends, then what was not understood.
 ///
@@ -17,15 +17,16 @@ use crate::span::FileId;
 /// What `out` says.
 pub fn text(outcome: &Outcome, color: bool, mut out: impl io::Write) -> io::Result<()> {
     let files = &outcome.pass.files;
-    let mut source: Option<(FileId, String)> = None;
+    let mut source: Option<(FileId, Lined)> = None;
     outcome.each_raw(|finding| {
         let at = finding.at;
         if source.as_ref().is_none_or(|(file, _)| *file != at.file) {
-            source = files.seen(at.file).ok().map(|text| (at.file, text));
+            source = files.seen(at.file).ok().map(|text| (at.file, Lined::new(at.file, text)));
         }
         let shown = report::finding(finding, files);
-        let text = source.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
-        let line = text.lines().nth(shown.line.saturating_sub(1) as usize);
+        let lines = source.as_ref().map(|(_, lined)| lined.lines());
+        let line = lines.as_ref().map(|lines| lines.line(shown.line as usize)).filter(|_| shown.line > 0);
+        let text = lines.as_ref().map_or("", Lines::text);
         let spanned = if shown.rendered_line.is_none() { at.span.of(text) } else { "" };
         let width = spanned.lines().next().map_or(1, |line| line.chars().count()).max(1);
         let mut piece = String::new();
@@ -68,7 +69,7 @@ fn one(out: &mut String, finding: &FindingShown, line: Option<&str>, width: usiz
     let _ = writeln!(out, "{pad}{} {}:{}:{}", paint(color, "1;34", "-->"), finding.file, finding.line, finding.column);
     if let Some(line) = line {
         let shown: String = line.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let at = (finding.column as usize - 1).min(159);
+        let at = (finding.column as usize).saturating_sub(1).min(159);
         let marks = "^".repeat(width.min(160 - at).min(shown.chars().count().saturating_sub(at)).max(1));
         let _ = writeln!(out, "{pad} {bar}");
         let _ = writeln!(out, "{} {bar} {shown}", paint(color, "1;34", &number));

@@ -1,9 +1,9 @@
 //! The rules. One is a line here, a `.rs` that finds and a `.md` that explains; the page is also the help and a test.
 
 use crate::finding::Finding;
-use crate::world::World;
 use crate::model::{Container, Workload};
 use crate::predict::Prediction;
+use crate::world::World;
 
 /// What a rule about a workload sees.
 pub struct Subject<'w> {

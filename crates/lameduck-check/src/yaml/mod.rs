@@ -80,13 +80,14 @@ const MARGINAL: usize = 200;
 ///
 /// A bracket may close in the column of its key: YAML 1.2 forbids it, and the libraries of kubectl and Compose read it.
 pub fn read<'t>(lines: &'t Lines<'t>, start: usize, text: &str) -> Result<Option<Document<'t>>, Bad> {
-    let mut bad = match read_strictly(lines, start, text) {
+    let mut bad = match read_strictly(lines, start, text, None) {
         Ok(read) => return Ok(read),
-        // Only then places count by bytes, and not by lines, which the second reading has fewer of.
-        Err(bad) if text.is_ascii() && text.len() <= 1 << 20 => bad,
+        Err(bad) if text.len() <= 1 << 20 => bad,
         Err(bad) => return Err(bad),
     };
     let said = bad.clone();
+    // Places are counted by characters then, and not by lines, of which the second reading has fewer.
+    let offsets: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
     let mut joined = text.to_owned();
     for _ in 0..MARGINAL {
         // The parser counts the lines that were joined no more: the first bracket from there on is meant.
@@ -96,7 +97,7 @@ pub fn read<'t>(lines: &'t Lines<'t>, start: usize, text: &str) -> Result<Option
         if joined.as_bytes().get(line_break.wrapping_sub(1)) == Some(&b'\r') {
             joined.replace_range(line_break - 1..line_break, " ");
         }
-        match read_strictly(lines, start, &joined) {
+        match read_strictly(lines, start, &joined, Some(&offsets)) {
             Ok(read) => return Ok(read),
             Err(next) => bad = next,
         }
@@ -121,12 +122,19 @@ fn marginal_bracket(text: &str, from: usize) -> Option<usize> {
     None
 }
 
-fn read_strictly<'t>(lines: &'t Lines<'t>, start: usize, text: &str) -> Result<Option<Document<'t>>, Bad> {
+fn read_strictly<'t>(
+    lines: &'t Lines<'t>,
+    start: usize,
+    text: &str,
+    offsets: Option<&[usize]>,
+) -> Result<Option<Document<'t>>, Bad> {
     let first = lines.line_of(start);
     let mut builder = Builder { items: Vec::new(), open: Vec::new(), anchors: HashMap::new(), aliases: 0, root: None };
     let ascii = text.is_ascii();
     let place = |marker: Marker| {
-        if ascii {
+        if let Some(offsets) = offsets {
+            start + offsets.get(marker.index()).copied().unwrap_or(text.len())
+        } else if ascii {
             start + marker.index().min(text.len())
         } else {
             lines.offset(first + marker.line() - 1, marker.col())

@@ -90,7 +90,7 @@ spec:
 
 /// Rule, file and line of what is found.
 fn found(dir: &std::path::Path, args: &[&str]) -> Vec<(String, String, u64)> {
-    let all = [&["check", "--format", "json", "--fail-on", "never"], args].concat();
+    let all = [&["check", "--format", "json", "--fail-on", "never"][..], args].concat();
     let out = lameduck(dir, &all);
     let document: serde_json::Value = serde_json::from_str(&stdout(&out)).unwrap();
     assert_eq!(document["unparsed"].as_array().unwrap().len(), 0, "{}", document["unparsed"]);
