@@ -265,9 +265,9 @@ fn walk(files: &Files, folder: &Path, found: &mut Found) {
     }
     own.shrink_to_fit();
     if found.files.is_empty() {
-        found.files = own
+        found.files = own;
     } else {
-        found.files.append(&mut own)
+        found.files.append(&mut own);
     }
     // A chart renders those that it contains, and a library renders nothing by itself.
     let mut outer: Vec<PathBuf> =

@@ -406,7 +406,9 @@ fn meet(pass: &mut Pass) -> Met {
     alone.sort_by_key(|(_, kind)| *kind == files::Kind::Procfile);
     pass.each(&alone, &|world, workload, _| pass.findings(world, &workload), &mut |findings: Vec<_>| {
         met.count += 1;
-        findings.iter().for_each(|finding| met.findings.add(finding));
+        for finding in &findings {
+            met.findings.add(finding);
+        }
     });
     let with_budgets: Vec<read::Source> =
         pass.atlas.pdb_files().iter().map(|file| (*file, files::Kind::Yaml)).collect();
@@ -415,7 +417,9 @@ fn meet(pass: &mut Pass) -> Met {
         rules::ALL.iter().flat_map(|rule| rules::on_budgets(rule, &world)).collect::<Vec<_>>()
     };
     read::each(&pass.files, &with_budgets, budgets, |findings| {
-        findings.iter().for_each(|finding| met.findings.add(finding));
+        for finding in &findings {
+            met.findings.add(finding);
+        }
     });
     // Where both find the same, a Dockerfile speaks for itself.
     met.findings.slots.rotate_left(of_manifests);
@@ -509,7 +513,9 @@ fn sort(files: &files::Files, slots: &mut Vec<store::Slot>) {
         let plain: HashSet<u32> =
             slots.iter().filter(|slot| !held.contains(&slot.file)).map(|slot| slot.echo).collect();
         slots.retain(|slot| !held.contains(&slot.file) || !plain.contains(&slot.echo));
-        slots.iter_mut().for_each(|slot| slot.safe_fix &= !held.contains(&slot.file));
+        for slot in slots {
+            slot.safe_fix &= !held.contains(&slot.file);
+        }
     }
 }
 

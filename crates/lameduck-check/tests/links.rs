@@ -118,14 +118,14 @@ fn a_bracket_may_close_in_the_column_of_its_key() {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: pod\nspec:\n  containers:\n  - name: c\n    image: debian:12\n    command: [\n      \"sh\",\n      \"-c\", \"a; b\"\n    ]\n    args: [\n    ]\n";
     let outcome = run(&[("pod.yaml", pod)]);
     assert!(outcome.document.unparsed.is_empty(), "{:?}", outcome.document.unparsed);
-    assert_eq!(term(&outcome, "pod"), ("ignored".to_owned(), "a".to_owned()));
+    assert_eq!(term(&outcome, "pod"), ("ignored".to_owned(), "b".to_owned()));
     let found = outcome.findings().unwrap().into_iter().find(|found| found.rule == "shell-form-command").unwrap();
-    assert_eq!((found.line, found.column), (10, 7), "places are those of the file as it is");
+    assert_eq!((found.line, found.column), (11, 17), "places are those of the file as it is");
     // Characters of several bytes count as one.
     let foreign = pod.replace("metadata:", "# é — ü\nmetadata:");
     let outcome = run(&[("pod.yaml", &foreign)]);
     let found = outcome.findings().unwrap().into_iter().find(|found| found.rule == "shell-form-command").unwrap();
-    assert_eq!((found.line, found.column), (11, 7));
+    assert_eq!((found.line, found.column), (12, 17));
     // What is broken otherwise is said with its own line.
     let outcome = run(&[("pod.yaml", "a: [\n]\nb: [\n  c\nd: e\n")]);
     assert_eq!(outcome.document.unparsed.len(), 1, "{:?}", outcome.document.unparsed);

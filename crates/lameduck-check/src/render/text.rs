@@ -148,8 +148,11 @@ pub fn links(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let mut done = Ok(());
     outcome.each(|told| {
         if done.is_ok() {
-            let lines = told.links.iter().map(|link| format!("  -> {link}\n")).collect::<String>();
-            done = writeln!(out, "{} {}\n{}", told.shown.kind, told.shown.name, lines.trim_end_matches('\n'));
+            let mut piece = format!("{} {}\n", told.shown.kind, told.shown.name);
+            for link in &told.links {
+                let _ = writeln!(piece, "  -> {link}");
+            }
+            done = out.write_all(piece.as_bytes());
         }
     });
     done

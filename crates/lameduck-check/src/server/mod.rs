@@ -262,9 +262,12 @@ mod tests {
         for theirs in SERVERS {
             let id = ours(theirs.id, |id| entry(id).is_some());
             let wanted = theirs.idle_s.unwrap_or(f64::INFINITY);
-            let known: Vec<f64> = entry(id)
-                .map(|entry| entry.facts("idle_keepalive_s").filter_map(|fact| fact.num).collect())
-                .unwrap_or_default();
+            // The setting, or the close that was seen, which may come later.
+            let known: Vec<f64> = ["idle_keepalive_s", "idle_close_observed_s"]
+                .into_iter()
+                .flat_map(|key| entry(id).into_iter().flat_map(move |entry| entry.facts(key)))
+                .filter_map(|fact| fact.num)
+                .collect();
             let known: Vec<f64> = known.into_iter().map(|n| if n < 0.0 { f64::INFINITY } else { n }).collect();
             if !known.contains(&wanted) {
                 apart.push(format!("{} ({id}): {wanted} s there, {known:?} here", theirs.name));
