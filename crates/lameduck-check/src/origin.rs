@@ -164,7 +164,7 @@ mod tests {
         check(
             "a: 1\nlabels:\n  {{- include \"l\" . | nindent 2 }}\nc: 3\n",
             "a: 1\nlabels:\n  x: y\n  z: w\nc: 3\n",
-            &[1, 2, 3, 3, 5],
+            &[1, 2, 3, 3, 4],
         );
         // A loop comes back.
         check(
