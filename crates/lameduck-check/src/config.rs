@@ -57,7 +57,7 @@ impl Config {
 }
 
 /// A finding that was there before. Lines move, so they do not count.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Known {
     /// The rule's name.
     pub rule: String,

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use crate::span::{FileId, Span};
 
 /// A replacement of bytes; an empty span inserts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Edit {
     pub file: FileId,
     pub span: Span,
@@ -13,7 +15,7 @@ pub struct Edit {
 }
 
 /// What makes a finding go away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fix {
     /// It changes nothing but what the finding is about.
     pub safe: bool,

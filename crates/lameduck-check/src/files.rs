@@ -1,11 +1,15 @@
 //! The files: which are read, and their numbers. The only module that touches the file system.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::span::{At, FileId, Lines, Mapped, Span};
+use crate::origin::Origin;
+use crate::paths::Paths;
+use crate::span::{At, FileId, Lined, Lines, Mapped, Span};
 
 /// The largest script or source that is followed to.
 const LARGEST_SCRIPT: u64 = 2 << 20;
@@ -62,9 +66,21 @@ pub struct Files {
 
 #[derive(Debug, Default)]
 struct Inner {
-    paths: Vec<Arc<Path>>,
-    ids: HashMap<Arc<Path>, FileId>,
-    texts: HashMap<FileId, String>,
+    paths: Paths,
+    held: HashMap<FileId, Held>,
+    /// The files that places were last looked for in.
+    recent: VecDeque<(FileId, Arc<Lined>)>,
+}
+
+/// So many of them: a manifest, and the scripts that it leads to.
+const RECENT: usize = 4;
+
+/// A text that stands in no file: standard input, or what another program has made of a template.
+#[derive(Debug)]
+struct Held {
+    text: Arc<str>,
+    /// By line, from which line of the template it comes.
+    origins: Option<Vec<Origin>>,
 }
 
 impl Files {
@@ -73,26 +89,18 @@ impl Files {
     }
 
     pub fn id(&self, path: &Path) -> FileId {
-        let mut inner = self.inner();
-        if let Some(id) = inner.ids.get(path) {
-            return *id;
-        }
-        let id = FileId(inner.paths.len() as u32);
-        let path: Arc<Path> = path.into();
-        inner.paths.push(Arc::clone(&path));
-        inner.ids.insert(path, id);
-        id
+        self.inner().paths.id(path.as_os_str().as_bytes())
     }
 
-    /// A text that stands in no file, such as standard input.
-    pub fn hold(&self, name: &str, text: String) -> FileId {
-        let id = self.id(Path::new(name));
-        self.inner().texts.insert(id, text);
+    /// A text that stands in no file, or in the template that it was rendered from.
+    pub fn hold(&self, name: &Path, text: String, origins: Option<Vec<Origin>>) -> FileId {
+        let id = self.id(name);
+        self.inner().held.insert(id, Held { text: text.into(), origins });
         id
     }
 
     pub fn path(&self, id: FileId) -> PathBuf {
-        self.inner().paths.get(id.0 as usize).map(|path| path.to_path_buf()).unwrap_or_default()
+        OsString::from_vec(self.inner().paths.get(id.0)).into()
     }
 
     pub fn show(&self, id: FileId) -> String {
@@ -100,25 +108,44 @@ impl Files {
         path.strip_prefix("./").unwrap_or(&path).display().to_string()
     }
 
+    /// Line and column in the template, of a place in what was rendered from it.
+    pub fn origin(&self, at: At) -> Option<(u32, u32)> {
+        let inner = self.inner();
+        let origins = inner.held.get(&at.file)?.origins.as_ref()?;
+        let origin = origins.get(at.line.saturating_sub(1) as usize).or(origins.last())?;
+        Some((origin.line, if origin.same { at.column } else { origin.column }))
+    }
+
     /// The whole text. What is not UTF-8 is said.
     pub fn text(&self, id: FileId) -> Result<String, String> {
-        if let Some(text) = self.inner().texts.get(&id) {
-            return Ok(text.clone());
-        }
-        read(&self.path(id))
+        let held = self.inner().held.get(&id).map(|held| Arc::clone(&held.text));
+        held.map_or_else(|| read(&self.path(id)), |text| Ok(text.to_string()))
+    }
+
+    /// The text that people see under the file's name: of what was rendered, the template.
+    pub fn seen(&self, id: FileId) -> Result<String, String> {
+        let rendered = self.inner().held.get(&id).is_some_and(|held| held.origins.is_some());
+        if rendered { read(&self.path(id)) } else { self.text(id) }
     }
 
     /// The text was given, not read: there is no file to change.
     pub fn is_held(&self, id: FileId) -> bool {
-        self.inner().texts.contains_key(&id)
+        self.inner().held.contains_key(&id)
     }
 
     /// Line and column of a span, from the file itself.
     pub fn place(&self, file: FileId, span: Span) -> At {
-        match self.text(file) {
-            Ok(text) => Lines::new(file, &text).at(span),
-            Err(_) => At { file, span, line: 1, column: 1 },
+        let known = self.inner().recent.iter().find(|(known, _)| *known == file).map(|(_, lined)| Arc::clone(lined));
+        if let Some(lined) = known {
+            return lined.lines().at(span);
         }
+        let Ok(text) = self.text(file) else { return At { file, span, line: 1, column: 1 } };
+        let lined = Arc::new(Lined::new(file, text));
+        let at = lined.lines().at(span);
+        let mut inner = self.inner();
+        inner.recent.push_front((file, lined));
+        inner.recent.truncate(RECENT);
+        at
     }
 
     /// A text file near another one: in its folder or, as build contexts are often higher up, in one of those above.
@@ -169,68 +196,97 @@ fn read(path: &Path) -> Result<String, String> {
 /// What was found to read.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub files: Vec<(PathBuf, Kind)>,
+    pub files: Vec<(FileId, Kind)>,
     /// What was asked for and can not be read.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// Folders with a Chart.yaml.
+    /// Folders with a Chart.yaml that are in no other chart.
     pub charts: Vec<PathBuf>,
     /// Folders with a kustomization.
     pub kustomizations: Vec<PathBuf>,
 }
 
 /// Walks the paths. Folders are walked as git sees them: what .gitignore leaves out is left out.
-pub fn find(paths: &[PathBuf]) -> Found {
+pub fn find(files: &Files, paths: &[PathBuf]) -> Found {
     let mut found = Found::default();
     for path in paths {
         match fs::metadata(path) {
             Err(error) => found.unreadable.push((path.clone(), error.to_string())),
-            Ok(data) if data.is_dir() => walk(path, &mut found),
-            Ok(_) => found.files.push((path.clone(), kind(path).unwrap_or(Kind::Other))),
+            Ok(data) if data.is_dir() => walk(files, path, &mut found),
+            Ok(_) => found.files.push((files.id(path), kind(path).unwrap_or(Kind::Other))),
         }
     }
-    found.files.dedup_by(|a, b| a.0 == b.0);
+    // What is named and stands in a folder that is named is read once.
+    let mut met = HashSet::new();
+    found.files.retain(|(file, _)| paths.len() < 2 || met.insert(*file));
     found
 }
 
-fn walk(folder: &Path, found: &mut Found) {
-    let mut entries = Vec::new();
+fn walk(files: &Files, folder: &Path, found: &mut Found) {
     let walker = ignore::WalkBuilder::new(folder)
         .hidden(false)
         .require_git(false)
         .filter_entry(|entry| !matches!(entry.file_name().to_str(), Some(".git" | "node_modules")))
+        .sort_by_file_name(std::ffi::OsStr::cmp)
         .build();
+    let mut own: Vec<(FileId, Kind)> = Vec::new();
+    let (mut charts, mut kustomizations) = (HashSet::new(), Vec::new());
     for entry in walker {
-        match entry {
-            Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => entries.push(entry.into_path()),
-            Ok(_) => {}
-            Err(error) => found.unreadable.push((folder.to_owned(), error.to_string())),
+        let path = match entry {
+            Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => entry.into_path(),
+            Ok(_) => continue,
+            Err(error) => {
+                found.unreadable.push((folder.to_owned(), error.to_string()));
+                continue;
+            }
+        };
+        let parent = path.parent().unwrap_or(folder);
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some("Chart.yaml") => {
+                charts.insert(parent.to_owned());
+            }
+            Some("kustomization.yaml" | "kustomization.yml" | "Kustomization") => {
+                kustomizations.push(parent.to_owned());
+            }
+            _ => {}
+        }
+        if let Some(kind) = kind(&path) {
+            own.push((files.id(&path), kind));
         }
     }
-    entries.sort();
-    let named = |name: &str| -> Vec<PathBuf> {
-        entries
-            .iter()
-            .filter(|path| path.ends_with(name))
-            .filter_map(|path| path.parent().map(Path::to_owned))
-            .collect()
-    };
-    found.charts.extend(named("Chart.yaml"));
-    for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
-        found.kustomizations.extend(named(name));
+    // A patch is a part of an object, and not one by itself; a template is none before it is rendered.
+    let patches: HashSet<PathBuf> =
+        kustomizations.iter().flat_map(|folder| patches(folder)).map(|path| crate::atlas::normal(&path)).collect();
+    let chart = |path: &Path| in_chart(path, "templates", &charts);
+    if !(patches.is_empty() && charts.is_empty()) {
+        own.retain(|(file, _)| {
+            let path = files.path(*file);
+            !chart(&path) && (patches.is_empty() || !patches.contains(&crate::atlas::normal(&path)))
+        });
     }
-    let patches: Vec<PathBuf> = found.kustomizations.iter().flat_map(|folder| patches(folder)).collect();
-    for path in entries {
-        // A patch is a part of an object, and not one by itself.
-        if patches.contains(&path) {
-            continue;
-        }
-        let chart = found.charts.iter().any(|chart| path.starts_with(chart.join("templates")));
-        match kind(&path) {
-            Some(_) if chart => {}
-            Some(kind) => found.files.push((path, kind)),
-            None => {}
-        }
+    own.shrink_to_fit();
+    if found.files.is_empty() {
+        found.files = own;
+    } else {
+        found.files.append(&mut own);
     }
+    // A chart renders those that it contains, and a library renders nothing by itself.
+    let mut outer: Vec<PathBuf> =
+        charts.iter().filter(|path| !in_chart(path, "charts", &charts) && !is_library(path)).cloned().collect();
+    outer.sort();
+    found.charts.append(&mut outer);
+    found.kustomizations.append(&mut kustomizations);
+}
+
+/// Whether a path is inside of this folder of a chart.
+fn in_chart(path: &Path, inner: &str, charts: &HashSet<PathBuf>) -> bool {
+    let mut above = path.ancestors().skip(1);
+    above.any(|folder| folder.ends_with(inner) && folder.parent().is_some_and(|chart| charts.contains(chart)))
+}
+
+fn is_library(chart: &Path) -> bool {
+    let text = read(&chart.join("Chart.yaml")).unwrap_or_default();
+    text.lines()
+        .any(|line| line.strip_prefix("type:").is_some_and(|kind| kind.trim().trim_matches(['"', '\'']) == "library"))
 }
 
 /// The files that a kustomization uses as patches.

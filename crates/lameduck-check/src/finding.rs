@@ -1,12 +1,13 @@
 //! What a rule says.
 
 use lameduck_core::{Cause, Severity};
+use serde::{Deserialize, Serialize};
 
 use crate::edit::{Edit, Fix};
 use crate::span::At;
 
 /// How certain a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Confidence {
     /// A link or a version was taken as likely.
     Low,
@@ -25,9 +26,10 @@ impl Confidence {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Filled in by the registry.
+    #[serde(skip)]
     pub rule: &'static str,
     pub cause: Cause,
     pub severity: Severity,

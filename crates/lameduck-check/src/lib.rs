@@ -5,6 +5,7 @@
 
 #![expect(clippy::similar_names, reason = "a thing, its parts and the list of them are called alike")]
 
+mod atlas;
 mod config;
 mod docker;
 mod edit;
@@ -15,6 +16,8 @@ mod link;
 mod model;
 #[cfg(test)]
 mod oracle;
+mod origin;
+mod paths;
 mod predict;
 mod read;
 pub mod render;
@@ -23,13 +26,17 @@ mod rules;
 mod server;
 mod shell;
 mod span;
+mod store;
+mod world;
 mod yaml;
 
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use config::{BASELINE, Baseline, CheckConfig, Config, IgnoreConfig, Known};
 use lameduck_core::Severity;
-use report::{Document, IgnoredShown, TermShown, WorkloadShown};
+use report::{Document, FindingShown, IgnoredShown, TermShown, WorkloadShown};
 
 /// What to check, and how.
 #[derive(Debug, Default)]
@@ -46,10 +53,21 @@ pub struct Options {
     pub ignore: Vec<IgnoreConfig>,
     /// Findings known already.
     pub baseline: Option<Baseline>,
-    /// Texts that another program made from a chart or kustomization: where they come from, and the text.
-    pub rendered: Vec<(PathBuf, String)>,
+    /// Texts that another program made from a chart or kustomization.
+    pub rendered: Vec<Rendered>,
     /// Charts and kustomizations that could not be rendered: the folder, and why.
     pub not_rendered: Vec<(PathBuf, String)>,
+}
+
+/// What another program made of a template.
+#[derive(Debug)]
+pub struct Rendered {
+    /// Where it comes from: the template, or a name for all of it.
+    pub path: PathBuf,
+    /// `path` is the template itself.
+    pub from_template: bool,
+    /// What came out.
+    pub text: String,
 }
 
 /// A file that fixes change.
@@ -75,43 +93,97 @@ pub struct Outcome {
     /// The first workloads; all of them, where they are few.
     first: Vec<report::Told>,
     pass: Pass,
-    findings: Vec<finding::Finding>,
+    findings: store::Findings,
 }
 
 /// So many workloads are kept. Where there are more their files are read again, so that memory does not grow with them.
 const KEPT: usize = 256;
 
 impl Outcome {
-    /// What the fixes make of the files: the safe ones, or all.
-    pub fn changes(&self, unsafe_too: bool) -> Vec<Change> {
-        let fixes = self.findings.iter().filter_map(|finding| finding.fix.as_ref());
-        let mut edits: Vec<edit::Edit> = Vec::new();
-        for fix in fixes.filter(|fix| fix.safe || unsafe_too) {
+    /// Hands over the findings, one by one: by file and line.
+    ///
+    /// # Errors
+    ///
+    /// What `take` says, and what is kept outside of memory and can not be read again.
+    pub fn each_finding(&self, mut take: impl FnMut(FindingShown) -> io::Result<()>) -> io::Result<()> {
+        self.each_raw(|finding| take(report::finding(finding, &self.pass.files)))
+    }
+
+    fn each_raw(&self, mut take: impl FnMut(finding::Finding) -> io::Result<()>) -> io::Result<()> {
+        self.findings.slots.iter().try_for_each(|slot| take(self.findings.get(slot)?))
+    }
+
+    /// All findings at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outcome::each_finding`].
+    pub fn findings(&self) -> io::Result<Vec<FindingShown>> {
+        let mut all = Vec::new();
+        self.each_finding(|finding| {
+            all.push(finding);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// How many findings are at least this severe.
+    pub fn count_from(&self, least: Severity) -> usize {
+        self.findings.slots.iter().filter(|slot| slot.severity >= least).count()
+    }
+
+    /// Hands over what the fixes make of the files, one by one: the safe fixes, or all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outcome::each_finding`].
+    pub fn each_change(&self, unsafe_too: bool, mut take: impl FnMut(Change) -> io::Result<()>) -> io::Result<()> {
+        let mut edits: HashMap<span::FileId, Vec<edit::Edit>> = HashMap::new();
+        self.each_raw(|finding| {
+            let Some(fix) = finding.fix.filter(|fix| fix.safe || unsafe_too) else { return Ok(()) };
             // Two findings may want the same place: the first has it, and another run meets the second. A fix is made
             // whole or not at all.
             let free = |new: &edit::Edit| {
-                edits.iter().all(|known| known == new || known.file != new.file || !overlap(known.span, new.span))
+                let known = edits.get(&new.file).map(Vec::as_slice).unwrap_or_default();
+                known.iter().all(|known| known == new || !overlap(known.span, new.span))
             };
             if fix.edits.iter().all(free) {
-                edits.extend(fix.edits.iter().filter(|new| !edits.contains(new)).cloned().collect::<Vec<_>>());
+                for new in fix.edits {
+                    let known = edits.entry(new.file).or_default();
+                    if !known.contains(&new) {
+                        known.push(new);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let mut ids: Vec<span::FileId> = edits.keys().copied().collect();
+        // What was asked for in its order, then what that led to: in which order it was met depends on the threads.
+        let asked = self.pass.asked;
+        let files = &self.pass.files;
+        ids.sort_by_cached_key(|id| ((id.0 as usize).min(asked), files.path(*id)));
+        for id in ids.into_iter().filter(|id| !files.is_held(*id)) {
+            let Ok(before) = files.text(id) else { continue };
+            let after = edit::apply(&before, &edits[&id]);
+            if after != before {
+                take(Change { path: files.path(id), before, after })?;
             }
         }
-        let mut ids: Vec<span::FileId> = edits.iter().map(|edit| edit.file).collect();
-        // What was asked for in its order, then what that led to: in which order it was met depends on the threads.
-        let asked = self.pass.sources.len();
-        ids.sort_by_cached_key(|id| ((id.0 as usize).min(asked), self.pass.files.path(*id)));
-        ids.dedup();
-        let change = |id: span::FileId| {
-            let files = &self.pass.files;
-            if files.is_held(id) {
-                return None;
-            }
-            let before = files.text(id).ok()?;
-            let own: Vec<edit::Edit> = edits.iter().filter(|edit| edit.file == id).cloned().collect();
-            let after = edit::apply(&before, &own);
-            (after != before).then(|| Change { path: files.path(id), before, after })
-        };
-        ids.into_iter().filter_map(change).collect()
+        Ok(())
+    }
+
+    /// All changes at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outcome::each_finding`].
+    pub fn changes(&self, unsafe_too: bool) -> io::Result<Vec<Change>> {
+        let mut all = Vec::new();
+        self.each_change(unsafe_too, |change| {
+            all.push(change);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Hands over the workloads, one by one: Dockerfiles, then Procfiles, then manifests, each in the order they were read.
@@ -132,7 +204,7 @@ impl Outcome {
         } else {
             self.pass.each(
                 &self.pass.dockerfiles_first(),
-                &|workload, links| self.pass.told(&workload, links),
+                &|world, workload, links| self.pass.told(world, &workload, links),
                 &mut |told| {
                     take(&told);
                 },
@@ -140,28 +212,20 @@ impl Outcome {
         }
     }
 
-    /// The text of a line, for an excerpt.
-    pub fn source(&self, file: &str) -> Option<String> {
-        self.findings
-            .iter()
-            .map(|finding| finding.at.file)
-            .find(|id| self.pass.files.show(*id) == file)
-            .and_then(|id| self.pass.files.text(id).ok())
-    }
-
     /// The findings as a baseline.
-    pub fn baseline(&self) -> Baseline {
-        let mut findings: Vec<Known> = self.document.findings.iter().map(known).collect();
+    ///
+    /// # Errors
+    ///
+    /// As [`Outcome::each_finding`].
+    pub fn baseline(&self) -> io::Result<Baseline> {
+        let mut findings = Vec::new();
+        self.each_finding(|finding| {
+            findings.push(known(&finding));
+            Ok(())
+        })?;
         findings.sort();
         findings.dedup();
-        Baseline { schema: BASELINE.to_owned(), findings }
-    }
-
-    /// How wide a finding's place is, in characters of its first line.
-    pub fn width(&self, n: usize) -> usize {
-        let Some(finding) = self.findings.get(n) else { return 1 };
-        let Ok(text) = self.pass.files.text(finding.at.file) else { return 1 };
-        finding.at.span.of(&text).lines().next().map_or(1, |line| line.chars().count()).max(1)
+        Ok(Baseline { schema: BASELINE.to_owned(), findings })
     }
 }
 
@@ -173,13 +237,13 @@ fn overlap(a: span::Span, b: span::Span) -> bool {
     }
 }
 
-fn known(finding: &report::FindingShown) -> Known {
+fn known(finding: &FindingShown) -> Known {
     Known { rule: finding.rule.to_owned(), file: finding.file.clone(), message: finding.message.clone() }
 }
 
 /// The folders among these paths that need another program: charts, and kustomizations.
 pub fn to_render(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let found = files::find(paths);
+    let found = files::find(&files::Files::default(), paths);
     (found.charts, found.kustomizations)
 }
 
@@ -192,7 +256,7 @@ pub fn diff(change: &Change) -> String {
 /// Reads everything and says what it finds: once for what files have to know of each other, once for the workloads.
 pub fn check(options: &Options) -> Outcome {
     let files = files::Files::default();
-    let found = files::find(&options.paths);
+    let found = files::find(&files, &options.paths);
     let mut unparsed: Vec<read::Unparsed> = Vec::new();
     for (path, why) in found.unreadable {
         unparsed.push(read::Unparsed { file: path.display().to_string(), line: 0, why, unreadable: true });
@@ -201,25 +265,29 @@ pub fn check(options: &Options) -> Outcome {
         let file = path.display().to_string();
         unparsed.push(read::Unparsed { file, line: 0, why: why.clone(), unreadable: false });
     }
-    let mut sources: Vec<read::Source> = found.files.into_iter().map(|(path, kind)| (files.id(&path), kind)).collect();
-    let stdin = options.stdin.iter().map(|text| (Path::new("-"), text));
-    for (path, text) in stdin.chain(options.rendered.iter().map(|(path, text)| (path.as_path(), text))) {
-        sources.push((files.hold(&path.display().to_string(), text.clone()), kind_of_text(text)));
+    let mut sources = found.files;
+    if let Some(text) = &options.stdin {
+        sources.push((files.hold(Path::new("-"), text.clone(), None), kind_of_text(text)));
     }
-    let mut gathering = link::Gathering::default();
+    for rendered in &options.rendered {
+        let template = rendered.from_template.then(|| files.text(files.id(&rendered.path)).ok()).flatten();
+        let origins = template.map(|template| origin::origins(&template, &rendered.text));
+        sources.push((files.hold(&rendered.path, rendered.text.clone(), origins), kind_of_text(&rendered.text)));
+    }
+    let mut gathering = atlas::Gathering::default();
     let mut ignores: Vec<model::Ignore> = Vec::new();
-    read::each(
-        &files,
-        &sources,
-        |facts| facts,
-        |mut facts| {
-            unparsed.append(&mut facts.unparsed);
-            ignores.append(&mut facts.ignores);
-            gathering.add(&files, facts);
-        },
-    );
+    let gist = |mut facts: read::Facts, kind| {
+        let gist = atlas::Gist::of(&mut facts, kind);
+        (gist, facts.unparsed, facts.ignores)
+    };
+    read::each(&files, &sources, gist, |(gist, mut bad, mut own)| {
+        unparsed.append(&mut bad);
+        ignores.append(&mut own);
+        gathering.add(&files, gist);
+    });
     let settings = predict::Settings { rate: options.rate, lag: options.lag };
-    let pass = Pass { files, sources, world: gathering.done(), settings };
+    let asked = sources.iter().map(|(file, _)| file.0 as usize + 1).max().unwrap_or_default();
+    let pass = Pass { files, sources, asked, atlas: gathering.done(), settings };
     answer(options, pass, &ignores, unparsed)
 }
 
@@ -228,7 +296,9 @@ pub fn check(options: &Options) -> Outcome {
 struct Pass {
     files: files::Files,
     sources: Vec<read::Source>,
-    world: link::World,
+    /// Files of lower numbers were asked for, the others were come upon.
+    asked: usize,
+    atlas: atlas::Atlas,
     settings: predict::Settings,
 }
 
@@ -252,35 +322,39 @@ impl Pass {
     fn each<T: Send>(
         &self,
         sources: &[read::Source],
-        work: &(impl Fn(model::Workload, Vec<String>) -> T + Sync),
+        work: &(impl Fn(&world::World, model::Workload, Vec<String>) -> T + Sync),
         take: &mut impl FnMut(T),
     ) {
-        let of_file = |facts| {
-            let linked = link::workloads(&self.files, &self.world, facts);
-            linked.into_iter().map(|(workload, links)| work(workload, links)).collect::<Vec<_>>()
+        let of_file = |mut facts, _| {
+            let world = self.atlas.around(&self.files, &mut facts);
+            let linked = link::workloads(&self.files, &self.atlas, facts);
+            linked.into_iter().map(|(workload, links)| work(&world, workload, links)).collect::<Vec<_>>()
         };
         read::each(&self.files, sources, of_file, |all| all.into_iter().for_each(&mut *take));
     }
 
     /// What the rules find about a workload.
-    fn findings(&self, workload: &model::Workload) -> Vec<finding::Finding> {
-        let prediction = predict::predict(&self.world, workload, self.settings);
-        let subject = rules::Subject { world: &self.world, workload, prediction: &prediction };
+    fn findings(&self, world: &world::World, workload: &model::Workload) -> Vec<finding::Finding> {
+        let prediction = predict::predict(world, workload, self.settings);
+        let subject = rules::Subject { world, workload, prediction: &prediction };
         let mut found = Vec::new();
-        if !self.world.is_deployed(workload) {
+        if !self.atlas.is_deployed(workload) {
             found.extend(rules::ALL.iter().flat_map(|rule| rules::on_workload(rule, &subject)));
         }
-        found.extend(rules::ALL.iter().flat_map(|rule| rules::around(rule, &self.world, workload)));
+        found.extend(rules::ALL.iter().flat_map(|rule| rules::around(rule, world, workload)));
         found
     }
 
-    fn told(&self, workload: &model::Workload, chain: Vec<String>) -> report::Told {
-        let world = &self.world;
+    fn told(&self, world: &world::World, workload: &model::Workload, chain: Vec<String>) -> report::Told {
         let prediction = predict::predict(world, workload, self.settings);
         let hops =
             world.hops(workload).into_iter().map(|hop| format!("in front: {} ({})", hop.balancer.name, hop.name));
         let services = world.services(workload).map(|service| format!("service {}", service.name));
-        let links = chain.into_iter().chain(services).chain(hops).collect();
+        let many = (world.left_out > 0).then(|| {
+            let n = world.left_out;
+            format!("not resolved: {n} more files could belong to what is in {}", self.files.show(workload.file))
+        });
+        let links = chain.into_iter().chain(services).chain(hops).chain(many).collect();
         report::Told { shown: shown(&self.files, workload, &prediction, self.settings), links }
     }
 }
@@ -289,35 +363,66 @@ impl Pass {
 #[derive(Default)]
 struct Met {
     count: usize,
-    findings: Vec<finding::Finding>,
+    findings: store::Findings,
     ignores: Vec<(String, Vec<model::Ignore>)>,
 }
 
 /// Meets every workload. What manifests run is known before Dockerfiles and Procfiles are judged by themselves.
 fn meet(pass: &mut Pass) -> Met {
+    struct One {
+        findings: Vec<finding::Finding>,
+        sights: Vec<atlas::Sight>,
+        ignores: Vec<(String, Vec<model::Ignore>)>,
+        count: usize,
+    }
     let mut met = Met::default();
-    let mut seen = std::mem::take(&mut pass.world.seen);
-    let judge = |pass: &Pass, workload: model::Workload| (pass.findings(&workload), workload);
-    pass.each(&pass.manifests(), &|workload, _| judge(pass, workload), &mut |(findings, workload)| {
-        pass.world.see(&workload, &mut seen);
-        met.count += 1;
-        met.findings.extend(findings);
-        if !workload.ignores.is_empty() {
-            met.ignores.push((workload.name, workload.ignores));
+    let mut seen = pass.atlas.unseen();
+    let manifest = |mut facts: read::Facts, _| {
+        let world = pass.atlas.around(&pass.files, &mut facts);
+        let mut findings: Vec<finding::Finding> =
+            rules::ALL.iter().flat_map(|rule| rules::on_world(rule, &world)).collect();
+        let linked = link::workloads(&pass.files, &pass.atlas, facts);
+        let count = linked.len();
+        let (mut sights, mut ignores) = (Vec::new(), Vec::new());
+        for (workload, _) in linked {
+            findings.extend(pass.findings(&world, &workload));
+            sights.push(pass.atlas.sight(&world, &workload));
+            if !workload.ignores.is_empty() {
+                ignores.push((workload.name, workload.ignores));
+            }
         }
+        One { findings, sights, ignores, count }
+    };
+    read::each(&pass.files, &pass.manifests(), manifest, |mut one| {
+        met.count += one.count;
+        one.findings.iter().for_each(|finding| met.findings.add(finding));
+        one.sights.into_iter().for_each(|sight| atlas::Atlas::see(&mut seen, sight));
+        met.ignores.append(&mut one.ignores);
     });
-    pass.world.seen = seen;
-    let mut own = Vec::new();
+    let of_manifests = met.findings.slots.len();
+    pass.atlas.seen(seen);
     let alone = |kind| kind == files::Kind::Dockerfile || kind == files::Kind::Procfile;
     let mut alone = pass.of(alone);
     alone.sort_by_key(|(_, kind)| *kind == files::Kind::Procfile);
-    pass.each(&alone, &|workload, _| pass.findings(&workload), &mut |findings| {
+    pass.each(&alone, &|world, workload, _| pass.findings(world, &workload), &mut |findings: Vec<_>| {
         met.count += 1;
-        own.extend(findings);
+        for finding in &findings {
+            met.findings.add(finding);
+        }
     });
-    own.append(&mut met.findings);
-    met.findings = own;
-    met.findings.extend(rules::ALL.iter().flat_map(|rule| rules::on_world(rule, &pass.world)));
+    let with_budgets: Vec<read::Source> =
+        pass.atlas.pdb_files().iter().map(|file| (*file, files::Kind::Yaml)).collect();
+    let budgets = |mut facts: read::Facts, _| {
+        let world = pass.atlas.budgets(&mut facts);
+        rules::ALL.iter().flat_map(|rule| rules::on_budgets(rule, &world)).collect::<Vec<_>>()
+    };
+    read::each(&pass.files, &with_budgets, budgets, |findings| {
+        for finding in &findings {
+            met.findings.add(finding);
+        }
+    });
+    // Where both find the same, a Dockerfile speaks for itself.
+    met.findings.slots.rotate_left(of_manifests);
     met
 }
 
@@ -335,21 +440,33 @@ fn kind_of_text(text: &str) -> files::Kind {
 fn answer(options: &Options, mut pass: Pass, ignores: &[model::Ignore], mut unparsed: Vec<read::Unparsed>) -> Outcome {
     let Met { count, mut findings, ignores: of_objects } = meet(&mut pass);
     let files = &pass.files;
-    // A Dockerfile is met as itself and through each manifest that uses it.
-    let place =
-        |finding: &finding::Finding| (files.show(finding.at.file), finding.at.line, finding.at.column, finding.rule);
-    findings.sort_by_key(&place);
-    findings.dedup_by_key(|finding| place(finding));
-    without_echoes(files, &mut findings);
+    sort(files, &mut findings.slots);
     let mut ignored = Vec::new();
-    findings.retain(|found| match reason(files, options, &of_objects, ignores, found) {
-        Some(reason) => {
-            let (file, line) = (files.show(found.at.file), found.at.line);
-            ignored.push(IgnoredShown { rule: found.rule, file, line, reason });
-            false
-        }
-        None => true,
-    });
+    let mut lost = None;
+    let mut slots = std::mem::take(&mut findings.slots);
+    let baseline: HashSet<&Known> = options.baseline.iter().flat_map(|baseline| &baseline.findings).collect();
+    if !(ignores.is_empty() && of_objects.is_empty() && options.ignore.is_empty() && baseline.is_empty()) {
+        let ignores = Ignores::of(options, &of_objects, ignores);
+        slots.retain(|slot| {
+            let found = match findings.get(slot) {
+                Ok(found) => found,
+                Err(error) => {
+                    lost = Some(error);
+                    return true;
+                }
+            };
+            if let Some(reason) = ignores.reason(files, &found) {
+                ignored.push(IgnoredShown { rule: found.rule, file: files.show(slot.file), line: slot.line, reason });
+                return false;
+            }
+            baseline.is_empty() || !baseline.contains(&known(&report::finding(found, files)))
+        });
+    }
+    findings.slots = slots;
+    if let Some(error) = lost {
+        let why = format!("findings could not be read again from their temporary file: {error}");
+        unparsed.push(read::Unparsed { file: String::new(), line: 0, why, unreadable: true });
+    }
     for ignore in ignores.iter().chain(of_objects.iter().flat_map(|(_, ignores)| ignores)) {
         let why = if ignore.reason.is_empty() {
             format!("ignore[{}] has no reason, so it is not followed: say why", ignore.rule)
@@ -365,21 +482,10 @@ fn answer(options: &Options, mut pass: Pass, ignores: &[model::Ignore], mut unpa
             unreadable: false,
         });
     }
-    let show = |id| files.show(id);
-    let known_before = |finding: &finding::Finding| {
-        let shown = known(&report::finding(finding, &show));
-        options.baseline.as_ref().is_some_and(|baseline| baseline.findings.contains(&shown))
-    };
-    findings.retain(|finding| !known_before(finding));
     unparsed.sort();
     unparsed.dedup();
-    let document = Document {
-        schema: report::SCHEMA,
-        findings: findings.iter().map(|finding| report::finding(finding, &show)).collect(),
-        unparsed: report::unparsed(&unparsed),
-        ignored,
-        files: pass.sources.len(),
-    };
+    let document =
+        Document { schema: report::SCHEMA, unparsed: report::unparsed(&unparsed), ignored, files: pass.sources.len() };
     let unreadable = unparsed.iter().any(|one| one.unreadable);
     let mut outcome = Outcome { document, count, unreadable, first: Vec::new(), pass, findings };
     if count <= KEPT {
@@ -390,44 +496,69 @@ fn answer(options: &Options, mut pass: Pass, ignores: &[model::Ignore], mut unpa
     outcome
 }
 
-/// What was rendered repeats what its plain parts say already.
-fn without_echoes(files: &files::Files, findings: &mut Vec<finding::Finding>) {
-    let plain: Vec<(&str, String, String)> = findings
-        .iter()
-        .filter(|found| !files.is_held(found.at.file))
-        .map(|found| (found.rule, found.workload.clone(), found.message.clone()))
-        .collect();
-    findings.retain(|found| {
-        let same = |(rule, workload, message): &(&str, String, String)| {
-            *rule == found.rule && *workload == found.workload && *message == found.message
-        };
-        !files.is_held(found.at.file) || !plain.iter().any(same)
-    });
+/// By file and line, each once: a Dockerfile is met as itself and through each manifest that uses it, and what was rendered
+/// repeats what its plain parts say already.
+fn sort(files: &files::Files, slots: &mut Vec<store::Slot>) {
+    let mut ids: Vec<span::FileId> = slots.iter().map(|slot| slot.file).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.sort_by_cached_key(|id| files.show(*id));
+    let rank: HashMap<span::FileId, u32> = ids.iter().zip(0..).map(|(id, n)| (*id, n)).collect();
+    let name = |slot: &store::Slot| rules::ALL.get(usize::from(slot.rule)).map(|rule| rule.name);
+    let place = |slot: &store::Slot| (rank[&slot.file], slot.line, slot.column, name(slot));
+    slots.sort_by_key(place);
+    slots.dedup_by_key(|slot| place(slot));
+    let held: HashSet<span::FileId> = ids.into_iter().filter(|id| files.is_held(*id)).collect();
+    if !held.is_empty() {
+        let plain: HashSet<u32> =
+            slots.iter().filter(|slot| !held.contains(&slot.file)).map(|slot| slot.echo).collect();
+        slots.retain(|slot| !held.contains(&slot.file) || !plain.contains(&slot.echo));
+        for slot in slots {
+            slot.safe_fix &= !held.contains(&slot.file);
+        }
+    }
 }
 
-/// Why a finding does not matter, if somebody has said so.
-fn reason(
-    files: &files::Files,
-    options: &Options,
-    of_objects: &[(String, Vec<model::Ignore>)],
-    ignores: &[model::Ignore],
-    found: &finding::Finding,
-) -> Option<String> {
-    let near = ignores.iter().find(|ignore| {
-        let below = found.at.line == ignore.at.line || found.at.line == ignore.at.line + 1;
-        ignore.rule == found.rule && ignore.at.file == found.at.file && below && !ignore.reason.is_empty()
-    });
-    let object = of_objects.iter().filter(|(name, _)| *name == found.workload).flat_map(|(_, ignores)| ignores);
-    let object = || object.clone().find(|ignore| ignore.rule == found.rule && !ignore.reason.is_empty());
-    let configured = || {
-        options.ignore.iter().find(|ignore| {
-            let path = ignore.path.as_ref().is_none_or(|path| files.show(found.at.file).starts_with(path.as_str()));
-            ignore.rule == found.rule && path
+/// What somebody has said does not matter.
+struct Ignores<'o> {
+    lines: HashMap<(span::FileId, u32), Vec<&'o model::Ignore>>,
+    objects: HashMap<&'o str, Vec<&'o model::Ignore>>,
+    configured: &'o [IgnoreConfig],
+}
+
+impl<'o> Ignores<'o> {
+    fn of(
+        options: &'o Options,
+        of_objects: &'o [(String, Vec<model::Ignore>)],
+        ignores: &'o [model::Ignore],
+    ) -> Ignores<'o> {
+        let mut lines: HashMap<_, Vec<_>> = HashMap::new();
+        for ignore in ignores.iter().filter(|ignore| !ignore.reason.is_empty()) {
+            for line in [ignore.at.line, ignore.at.line + 1] {
+                lines.entry((ignore.at.file, line)).or_default().push(ignore);
+            }
+        }
+        let mut objects: HashMap<&str, Vec<_>> = HashMap::new();
+        for (name, ignores) in of_objects {
+            let with_reason = ignores.iter().filter(|ignore| !ignore.reason.is_empty());
+            objects.entry(name.as_str()).or_default().extend(with_reason);
+        }
+        Ignores { lines, objects, configured: &options.ignore }
+    }
+
+    /// Why a finding does not matter, if somebody has said so.
+    fn reason(&self, files: &files::Files, found: &finding::Finding) -> Option<String> {
+        let near = self.lines.get(&(found.at.file, found.at.line)).into_iter().flatten();
+        let object = self.objects.get(found.workload.as_str()).into_iter().flatten();
+        let said = near.chain(object).find(|ignore| ignore.rule == found.rule).map(|ignore| ignore.reason.clone());
+        said.or_else(|| {
+            let mut configured = self.configured.iter().filter(|ignore| ignore.rule == found.rule);
+            let path = files.show(found.at.file);
+            let here =
+                |ignore: &&IgnoreConfig| ignore.path.as_ref().is_none_or(|start| path.starts_with(start.as_str()));
+            configured.find(here).map(|ignore| ignore.reason.clone())
         })
-    };
-    near.map(|ignore| ignore.reason.clone())
-        .or_else(|| object().map(|ignore| ignore.reason.clone()))
-        .or_else(|| configured().map(|ignore| ignore.reason.clone()))
+    }
 }
 
 fn shown(
@@ -470,7 +601,7 @@ pub fn severity(id: &str) -> Option<Severity> {
 
 /// For fuzzing: the parsers, one by one. They have to end, and not to panic.
 pub mod parsers {
-    use super::{docker, files, link, model, read, shell, span, yaml};
+    use super::{atlas, docker, files, link, model, read, shell, span, yaml};
 
     /// A Dockerfile, and the image that it makes.
     pub fn dockerfile(text: &str) {
@@ -496,12 +627,15 @@ pub mod parsers {
     /// YAML: manifests and Compose files. Gives what can not be read.
     pub fn yaml(text: &str) -> Vec<String> {
         let files = files::Files::default();
-        let id = files.hold("-", text.to_owned());
-        let facts = read::one(&files, id, files::Kind::Yaml);
+        let id = files.hold(std::path::Path::new("-"), text.to_owned(), None);
+        let mut facts = read::one(&files, id, files::Kind::Yaml);
         let bad = facts.unparsed.iter().map(|one| one.why.clone()).collect();
-        let mut gathering = link::Gathering::default();
-        gathering.add(&files, facts);
-        let _ = link::workloads(&files, &gathering.done(), read::one(&files, id, files::Kind::Yaml));
+        let mut gathering = atlas::Gathering::default();
+        gathering.add(&files, atlas::Gist::of(&mut facts, files::Kind::Yaml));
+        let atlas = gathering.done();
+        let mut facts = read::one(&files, id, files::Kind::Yaml);
+        let _ = atlas.around(&files, &mut facts);
+        let _ = link::workloads(&files, &atlas, facts);
         bad
     }
 

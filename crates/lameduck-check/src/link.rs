@@ -1,197 +1,23 @@
-//! From facts to a world: which image a container runs, which process that is, and what stands in front of it.
+//! From facts to workloads: which image a container runs, and which process that is.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::atlas::Atlas;
 use crate::docker::base::{self, Sh};
 use crate::docker::image::{Image, Origin};
 use crate::files::{Files, Kind as FileKind};
 use crate::launch::{self, Command, Launch, Opened, Scene};
-use crate::model::objects::{Backend, Gateway, Hpa, Ingress, Objects, Pdb, Service};
-use crate::model::proxy::Pool;
 use crate::model::{Container, Kind, Workload};
 use crate::read::Facts;
-use crate::server::{self, Balancer, OnSignal, Server};
-use crate::span::{FileId, Mapped, Sp};
-
-/// A Dockerfile that makes an image. The image is read again where it is needed.
-#[derive(Debug)]
-pub struct Built {
-    pub file: FileId,
-    pub path: PathBuf,
-}
-
-/// Something between clients and a workload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Hop {
-    pub balancer: Balancer,
-    /// The object that says so.
-    pub at: crate::span::At,
-    pub name: String,
-    /// How long it keeps idle connections to what is behind it, as configured or by default.
-    pub idle: Option<(f64, f64)>,
-}
-
-/// What is known across files: the objects around workloads. Workloads themselves are met one file at a time, and none is
-/// kept.
-#[derive(Debug, Default)]
-pub struct World {
-    pub objects: Objects,
-    pub pools: Vec<Pool>,
-    built: Vec<Built>,
-    /// There is one Dockerfile and one image that is nobody else's.
-    alone: bool,
-    /// Dockerfiles by what an image built from them would be called.
-    names: HashMap<String, usize>,
-    index: Index,
-    pub seen: Seen,
-}
-
-/// Who is looked for by what, so that a world of ten thousand objects is not walked ten thousand times.
-#[derive(Debug, Default)]
-struct Index {
-    /// By one label of the selector.
-    services: Lookup,
-    service_names: Lookup,
-    /// By the name of a service behind it.
-    ingresses: Lookup,
-    /// By the name of what is scaled.
-    hpas: Lookup,
-    /// By one label of the selector; those without one apart.
-    pdbs: Lookup,
-    pdbs_of_all: Vec<usize>,
-    /// Files with a budget in them.
-    pdb_files: HashSet<FileId>,
-    on_gke: bool,
-}
-
-/// Numbers by the hash of a key, in 16 bytes each. Who asks compares the key itself.
-#[derive(Debug, Default)]
-struct Lookup(Vec<(u64, u32)>);
-
-impl Lookup {
-    fn of<K: Hash>(pairs: impl Iterator<Item = (K, usize)>) -> Lookup {
-        let mut all: Vec<(u64, u32)> = pairs.map(|(key, n)| (hash(&key), n as u32)).collect();
-        all.sort_unstable();
-        all.dedup();
-        all.shrink_to_fit();
-        Lookup(all)
-    }
-
-    /// In ascending order; others may be among them.
-    fn get<K: Hash + ?Sized>(&self, key: &K) -> impl Iterator<Item = usize> + use<'_, K> {
-        let wanted = hash(key);
-        let from = self.0.partition_point(|(known, _)| *known < wanted);
-        self.0[from..].iter().take_while(move |(known, _)| *known == wanted).map(|(_, n)| *n as usize)
-    }
-}
-
-fn hash<K: Hash + ?Sized>(key: &K) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
-}
-
-impl Index {
-    fn of(objects: &Objects) -> Index {
-        let services = objects.services.iter().enumerate();
-        let ingresses = objects.ingresses.iter().enumerate();
-        let pdbs = objects.pdbs.iter().enumerate();
-        Index {
-            services: Lookup::of(services.clone().filter_map(|(n, service)| Some((service.selector.first()?, n)))),
-            service_names: Lookup::of(services.map(|(n, service)| (service.name.as_str(), n))),
-            ingresses: Lookup::of(
-                ingresses.flat_map(|(n, ingress)| ingress.services.iter().map(move |name| (name.as_str(), n))),
-            ),
-            hpas: Lookup::of(objects.hpas.iter().enumerate().map(|(n, hpa)| (hpa.target.as_str(), n))),
-            pdbs: Lookup::of(pdbs.clone().filter_map(|(n, pdb)| Some((pdb.selector.first()?, n)))),
-            pdbs_of_all: pdbs.filter(|(_, pdb)| pdb.selector.is_empty()).map(|(n, _)| n).collect(),
-            pdb_files: objects.pdbs.iter().map(|pdb| pdb.at.file).collect(),
-            on_gke: on_gke(objects),
-        }
-    }
-}
-
-/// What a budget covers.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Covered {
-    /// The fewest replicas that are written down.
-    pub replicas: Option<f64>,
-    /// There is a workload that it covers.
-    pub any: bool,
-    /// One of them is scaled.
-    pub scaled: bool,
-}
-
-/// What the workloads were, all told.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// Dockerfiles whose own command a manifest runs.
-    deployed_files: HashSet<FileId>,
-    /// Command lines that a manifest runs; kept where there is a Procfile to compare them with.
-    deployed_apps: Option<HashSet<Vec<String>>>,
-    /// By budget.
-    covered: HashMap<usize, Covered>,
-    /// Files with a budget and a workload.
-    beside_pdb: HashSet<FileId>,
-}
-
-/// Whether the files are meant for Google Kubernetes Engine, where an Ingress without a class is Google's.
-fn on_gke(objects: &Objects) -> bool {
-    let google = |key: &str| key.starts_with("cloud.google.com/") || key.starts_with("networking.gke.io/");
-    !objects.backends.is_empty()
-        || objects.services.iter().any(|service| service.annotations.iter().any(|(key, _)| google(key)))
-        || objects.ingresses.iter().any(|ingress| {
-            ingress.annotations.iter().any(|(key, _)| {
-                google(key) || key.starts_with("kubernetes.io/ingress.global-static-ip") || key.contains("gke.")
-            })
-        })
-}
-
-/// What all files say together, gathered a file at a time.
-#[derive(Debug, Default)]
-pub struct Gathering {
-    world: World,
-    own_images: HashSet<u64>,
-    processes: bool,
-}
-
-impl Gathering {
-    /// Takes what other files may need to know of a file.
-    pub fn add(&mut self, files: &Files, fact: Facts) {
-        if fact.image.is_some() {
-            self.world.built.push(Built { file: fact.file, path: files.path(fact.file) });
-        }
-        let workloads = fact.workloads.iter().chain(fact.compose.iter().map(|(workload, _)| workload));
-        // Whether it is one or more is all there is to know.
-        for container in workloads.flat_map(|workload| &workload.containers).filter(|container| own_image(container)) {
-            if self.own_images.len() < 2 {
-                self.own_images.extend(container.image.as_ref().map(|image| hash(image.value.as_str())));
-            }
-        }
-        self.processes |= !fact.processes.is_empty();
-        self.world.pools.extend(fact.pools);
-        extend(&mut self.world.objects, fact.objects);
-    }
-
-    /// Nothing more will come.
-    pub fn done(self) -> World {
-        let mut world = self.world;
-        world.alone = world.built.len() == 1 && self.own_images.len() == 1;
-        world.names = names(&world.built);
-        world.index = Index::of(&world.objects);
-        world.seen.deployed_apps = self.processes.then(HashSet::new);
-        world
-    }
-}
+use crate::server::{self, OnSignal, Server};
+use crate::span::{FileId, Mapped};
 
 /// A workload, and the chain that was found for it.
 pub type Linked = (Workload, Vec<String>);
 
 /// The workloads of one file, linked to what runs in them.
-pub fn workloads(files: &Files, world: &World, fact: Facts) -> Vec<Linked> {
-    let linker = Linker { files, world };
+pub fn workloads(files: &Files, atlas: &Atlas, fact: Facts) -> Vec<Linked> {
+    let linker = Linker { files, atlas };
     let path = files.path(fact.file);
     let mut out: Vec<Linked> = Vec::new();
     if let Some(image) = &fact.image {
@@ -218,38 +44,9 @@ pub fn workloads(files: &Files, world: &World, fact: Facts) -> Vec<Linked> {
     out
 }
 
-fn extend(all: &mut Objects, more: Objects) {
-    all.services.extend(more.services);
-    all.ingresses.extend(more.ingresses);
-    all.gateways.extend(more.gateways);
-    all.hpas.extend(more.hpas);
-    all.pdbs.extend(more.pdbs);
-    all.backends.extend(more.backends);
-    all.configs.extend(more.configs);
-    all.restarters.extend(more.restarters);
-}
-
-fn own_image(container: &Container) -> bool {
-    container.image.as_ref().is_some_and(|image| base::official(&base::reference(&image.value)).is_none())
-}
-
 struct Linker<'f> {
     files: &'f Files,
-    world: &'f World,
-}
-
-/// `web/Dockerfile`, `Dockerfile.web` and `web.Dockerfile` are taken to build an image `web`.
-fn names(built: &[Built]) -> HashMap<String, usize> {
-    let mut names = HashMap::new();
-    for (n, built) in built.iter().enumerate() {
-        let folder = built.path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        let file = built.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let by_file = file.strip_prefix("Dockerfile.").or_else(|| file.strip_suffix(".Dockerfile")).map(str::to_owned);
-        for name in folder.filter(|_| file == "Dockerfile").into_iter().chain(by_file) {
-            names.entry(name).or_insert(n);
-        }
-    }
-    names
+    atlas: &'f Atlas,
 }
 
 impl Linker<'_> {
@@ -302,8 +99,8 @@ impl Linker<'_> {
     }
 
     /// The image of a Dockerfile, unless the file has gone since it was first read.
-    fn image(&self, built: &Built) -> Option<Image> {
-        super::read::one(self.files, built.file, FileKind::Dockerfile).image
+    fn image(&self, file: FileId) -> Option<Image> {
+        super::read::one(self.files, file, FileKind::Dockerfile).image
     }
 
     fn image_workload(&self, file: FileId, path: &Path, image: &Image) -> Linked {
@@ -346,8 +143,8 @@ impl Linker<'_> {
         // A platform runs the line by a bash of its own, which execs a simple command.
         let words = vec![Mapped::word("bash"), Mapped::word("-c"), text.clone()];
         let command = Command { words, at, shell_form: false };
-        let beside = self.world.built.iter().find(|built| built.path.parent() == path.parent());
-        let image = beside.and_then(|built| self.image(built));
+        let beside = self.atlas.dockerfile_in(self.files, &super::read::folder(path));
+        let image = beside.and_then(|file| self.image(file));
         let image = image.unwrap_or_else(|| Image { sh: Sh::Unknown, workdir: "/".to_owned(), ..Image::default() });
         let mut container = Container { name: name.to_owned(), at, link_sure: true, ..Container::default() };
         container.ports = if name == "web" { vec![0] } else { Vec::new() };
@@ -360,11 +157,11 @@ impl Linker<'_> {
     fn container(&self, container: &mut Container, build: Option<&Path>, init: bool, links: &mut Vec<String>) {
         let name = container.image.as_ref().map(|image| image.value.clone()).unwrap_or_default();
         let found = self.dockerfile(&name, build);
-        let found = found.and_then(|(built, sure)| Some((built, self.image(built)?, sure)));
-        let (image, from, sure) = if let Some((built, image, sure)) = found {
-            links.push(format!("{}: image {name} is built by {}", container.name, self.files.show(built.file)));
-            container.dockerfile = Some(built.file);
-            (image, built.path.clone(), sure)
+        let found = found.and_then(|(file, sure)| Some((file, self.image(file)?, sure)));
+        let (image, from, sure) = if let Some((file, image, sure)) = found {
+            links.push(format!("{}: image {name} is built by {}", container.name, self.files.show(file)));
+            container.dockerfile = Some(file);
+            (image, self.files.path(file), sure)
         } else {
             let reference = base::reference(&name);
             let official = base::official(&reference);
@@ -375,6 +172,7 @@ impl Linker<'_> {
                 base: name.clone(),
                 sh: base::sh(&name),
                 inherited: official.as_ref().map(|official| official.command.clone()).unwrap_or_default(),
+                interpreter: base::interpreter(&reference),
                 inherited_signal: official.and_then(|official| official.stop_signal),
                 workdir: "/".to_owned(),
                 ..Image::default()
@@ -403,18 +201,16 @@ impl Linker<'_> {
         }
     }
 
-    /// The Dockerfile of an image: by path, by the last part of its name, or because there is only one of each.
-    fn dockerfile(&self, name: &str, build: Option<&Path>) -> Option<(&Built, bool)> {
+    /// The Dockerfile of an image: by path, by the last part of its name, or because there is only one of each; and whether that is certain.
+    fn dockerfile(&self, name: &str, build: Option<&Path>) -> Option<(FileId, bool)> {
         if let Some(path) = build {
-            let wanted = normal(path);
-            return self.world.built.iter().find(|built| normal(&built.path) == wanted).map(|built| (built, true));
+            return self.atlas.dockerfile_at(self.files, path).map(|file| (file, true));
         }
         if name.is_empty() || base::official(&base::reference(name)).is_some() {
             return None;
         }
-        let last = base::reference(name).name;
-        let by_name = self.world.names.get(last).map(|n| &self.world.built[*n]);
-        by_name.map(|built| (built, false)).or_else(|| self.world.alone.then(|| (&self.world.built[0], false)))
+        let file = self.atlas.dockerfile_of(self.files, base::reference(name).name);
+        file.map(|file| (file, false))
     }
 }
 
@@ -456,201 +252,4 @@ fn combine(image: &Image, container: &Container) -> Command {
         }
         (None, None) => image.command(),
     }
-}
-
-fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir => {
-                out.pop();
-            }
-            part => out.push(part),
-        }
-    }
-    out
-}
-
-impl World {
-    fn same_namespace(a: &str, b: &str) -> bool {
-        a == b || a.is_empty() || b.is_empty()
-    }
-
-    /// Takes note of a workload.
-    pub fn see(&self, workload: &Workload, seen: &mut Seen) {
-        if workload.kind.in_cluster() {
-            for n in self.pdbs(workload) {
-                let scaled = self.hpas(workload).next().is_some();
-                let covered = seen.covered.entry(n).or_default();
-                let replicas = workload.replicas.as_ref().map(|replicas| replicas.value);
-                covered.any = true;
-                covered.replicas = [covered.replicas, replicas].into_iter().flatten().reduce(f64::min);
-                covered.scaled |= scaled;
-            }
-            seen.beside_pdb.extend(Some(workload.file).filter(|file| self.index.pdb_files.contains(file)));
-        }
-        if workload.kind.in_cluster() || workload.kind == Kind::Compose {
-            for container in &workload.containers {
-                seen.deployed_files.extend(container.dockerfile.filter(|_| container.command.is_none()));
-                if let Some(apps) = &mut seen.deployed_apps {
-                    let app = container.launch.as_ref().and_then(|launch| launch::app(&launch.node));
-                    apps.extend(app.map(|(argv, _)| argv.to_vec()));
-                }
-            }
-        }
-    }
-
-    /// The services that send to a workload.
-    pub fn services<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = &'w Service> + 'w {
-        let candidates = workload.labels.iter().flat_map(move |label| {
-            let found = self.index.services.get(label).map(|n| &self.objects.services[n]);
-            found.filter(move |service| service.selector.first() == Some(label))
-        });
-        candidates.filter(move |service| {
-            Self::same_namespace(&service.namespace, &workload.namespace)
-                && service.selector.iter().all(|label| workload.labels.contains(label))
-        })
-    }
-
-    /// The services of a name.
-    pub fn named<'w>(&'w self, name: &'w str) -> impl Iterator<Item = &'w Service> + 'w {
-        let found = self.index.service_names.get(name).map(|n| &self.objects.services[n]);
-        found.filter(move |service| service.name == name)
-    }
-
-    pub fn ingresses<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = (&'w Ingress, &'w Service)> + 'w {
-        self.services(workload).flat_map(move |service| {
-            let found = self.index.ingresses.get(service.name.as_str()).map(|n| &self.objects.ingresses[n]);
-            found
-                .filter(|ingress| ingress.services.contains(&service.name))
-                .filter(|ingress| Self::same_namespace(&ingress.namespace, &service.namespace))
-                .map(move |ingress| (ingress, service))
-        })
-    }
-
-    pub fn hpas<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = &'w Hpa> + 'w {
-        let found = self.index.hpas.get(workload.name.as_str()).map(|n| &self.objects.hpas[n]);
-        found
-            .filter(move |hpa| hpa.target == workload.name && Self::same_namespace(&hpa.namespace, &workload.namespace))
-    }
-
-    /// The budgets that cover a workload: by its labels, or all of the namespace where the selector is empty.
-    fn pdbs<'w>(&'w self, workload: &'w Workload) -> impl Iterator<Item = usize> + 'w {
-        let labelled = workload.labels.iter().flat_map(move |label| {
-            let found = self.index.pdbs.get(label);
-            found.filter(move |n| self.objects.pdbs[*n].selector.first() == Some(label))
-        });
-        let all = labelled.chain(self.index.pdbs_of_all.iter().copied());
-        all.filter(move |n| Self::covers(&self.objects.pdbs[*n], workload))
-    }
-
-    fn covers(pdb: &Pdb, workload: &Workload) -> bool {
-        Self::same_namespace(&pdb.namespace, &workload.namespace)
-            && pdb.selector.iter().all(|label| workload.labels.contains(label))
-    }
-
-    /// The budgets, and what each covers.
-    pub fn budgets(&self) -> impl Iterator<Item = (&Pdb, Covered)> {
-        let covered = |n| self.seen.covered.get(&n).copied().unwrap_or_default();
-        self.objects.pdbs.iter().enumerate().map(move |(n, pdb)| (pdb, covered(n)))
-    }
-
-    /// A workload stands in the file of a budget.
-    pub fn has_workload_beside(&self, pdb: &Pdb) -> bool {
-        self.seen.beside_pdb.contains(&pdb.at.file)
-    }
-
-    /// A Dockerfile or a line of a Procfile that a manifest runs is judged there, with its preStop and grace period.
-    pub fn is_deployed(&self, workload: &Workload) -> bool {
-        let own = workload.containers.first().and_then(|container| container.launch.as_ref());
-        let app = own.and_then(|launch| launch::app(&launch.node)).map(|(argv, _)| argv);
-        match workload.kind {
-            Kind::Image => self.seen.deployed_files.contains(&workload.file),
-            Kind::Procfile => app.zip(self.seen.deployed_apps.as_ref()).is_some_and(|(argv, apps)| apps.contains(argv)),
-            Kind::Deployment
-            | Kind::StatefulSet
-            | Kind::DaemonSet
-            | Kind::Pod
-            | Kind::ReplicaSet
-            | Kind::Rollout
-            | Kind::KnativeService
-            | Kind::DeploymentConfig
-            | Kind::ReplicationController
-            | Kind::Compose => false,
-        }
-    }
-
-    /// GKE's settings for a service.
-    pub fn backends<'w>(&'w self, service: &'w Service) -> impl Iterator<Item = &'w Backend> + 'w {
-        let named =
-            service.annotations.iter().find(|(key, _)| key.ends_with("/backend-config")).map(|(_, text)| &text.value);
-        self.objects.backends.iter().filter(move |backend| {
-            Self::same_namespace(&backend.namespace, &service.namespace)
-                && (backend.target.as_ref() == Some(&service.name)
-                    || named.is_some_and(|text| text.contains(&format!("\"{}\"", backend.name))))
-        })
-    }
-
-    /// The catalogue's id of what an ingress stands for.
-    pub fn controller(&self, ingress: &Ingress) -> Option<&'static str> {
-        let class = if ingress.route {
-            let gateway: Option<&Gateway> =
-                self.objects.gateways.iter().find(|gateway| Some(&gateway.name) == ingress.class.as_ref());
-            gateway.map(|gateway| gateway.class.as_str()).unwrap_or_default()
-        } else {
-            ingress.class.as_deref().unwrap_or_default()
-        };
-        let annotated = |prefix: &str| ingress.annotations.iter().any(|(key, _)| key.starts_with(prefix));
-        Some(match class {
-            "gce" | "gce-internal" => "gcp-global-alb",
-            class if class.starts_with("gke-l7") => "gcp-global-alb",
-            "nginx" | "nginx-internal" | "ingress-nginx" => "ingress-nginx",
-            "alb" => "aws-alb",
-            "traefik" => "traefik-upstream",
-            "kong" => "kong",
-            "contour" => "contour",
-            "istio" => "istio",
-            "skipper" => "skipper",
-            "cilium" | "eg" | "envoy-gateway" => "envoy-upstream",
-            "" if annotated("nginx.ingress.kubernetes.io/") => "ingress-nginx",
-            "" if annotated("alb.ingress.kubernetes.io/") => "aws-alb",
-            "" if !ingress.route && self.index.on_gke => "gcp-global-alb",
-            _ => return None,
-        })
-    }
-
-    /// What stands in front of a workload, the nearest first.
-    pub fn hops(&self, workload: &Workload) -> Vec<Hop> {
-        let mut out: Vec<Hop> = Vec::new();
-        for (ingress, _) in self.ingresses(workload) {
-            let Some(balancer) = self.controller(ingress).and_then(server::balancer) else { continue };
-            let stated: Option<Sp<f64>> = match balancer.id {
-                "ingress-nginx" => self.objects.configs.iter().find_map(|config| config.upstream_idle.clone()),
-                "aws-alb" => alb_idle(ingress),
-                _ => None,
-            };
-            let idle = stated.map(|stated| (stated.value, stated.value)).or(balancer.idle);
-            let hop = Hop { at: ingress.at, name: ingress.name.clone(), idle, balancer };
-            if !out.contains(&hop) {
-                out.push(hop);
-            }
-        }
-        for service in self.services(workload).filter(|service| service.kind == "LoadBalancer") {
-            let aws = service.annotations.iter().any(|(key, _)| key.contains("aws-load-balancer"));
-            if let Some(balancer) = aws.then(|| server::balancer("aws-nlb")).flatten() {
-                // It keeps flows, not connections of its own: clients' own pools decide.
-                out.push(Hop { at: service.at, name: service.name.clone(), idle: None, balancer });
-            }
-        }
-        out
-    }
-}
-
-/// `idle_timeout.timeout_seconds=N` among the load balancer's attributes.
-fn alb_idle(ingress: &Ingress) -> Option<Sp<f64>> {
-    let (_, text) =
-        ingress.annotations.iter().find(|(key, _)| key == "alb.ingress.kubernetes.io/load-balancer-attributes")?;
-    let value = text.value.split(',').find_map(|part| part.trim().strip_prefix("idle_timeout.timeout_seconds="))?;
-    Some(Sp { value: value.parse().ok()?, at: text.at })
 }

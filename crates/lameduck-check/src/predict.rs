@@ -3,9 +3,9 @@
 use lameduck_core::{Cause, Moment};
 
 use crate::launch::{self, Node, Outcome};
-use crate::link::World;
 use crate::model::{Container, Kind, Workload};
 use crate::server::{NewConnections, OnSignal, Server};
+use crate::world::World;
 
 /// Seconds, from when to when; no upper end is "not known".
 pub type When = (f64, Option<f64>);

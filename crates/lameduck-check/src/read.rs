@@ -39,20 +39,20 @@ pub struct Facts {
 }
 
 /// How many files are read at once, at most.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 64;
 
 /// A file to read, and what it is.
 pub type Source = (FileId, Kind);
 
 /// Reads all files, some at a time on as many threads as there are processors, and hands over what becomes of each in the
 /// order of the files.
-pub fn each<T: Send>(files: &Files, list: &[Source], work: impl Fn(Facts) -> T + Sync, mut take: impl FnMut(T)) {
+pub fn each<T: Send>(files: &Files, list: &[Source], work: impl Fn(Facts, Kind) -> T + Sync, mut take: impl FnMut(T)) {
     for some in list.chunks(TOGETHER) {
         together(files, some, &work).into_iter().for_each(&mut take);
     }
 }
 
-fn together<T: Send>(files: &Files, list: &[Source], work: &(impl Fn(Facts) -> T + Sync)) -> Vec<T> {
+fn together<T: Send>(files: &Files, list: &[Source], work: &(impl Fn(Facts, Kind) -> T + Sync)) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(list.len()));
     let threads =
@@ -61,7 +61,7 @@ fn together<T: Send>(files: &Files, list: &[Source], work: &(impl Fn(Facts) -> T
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some((id, kind)) = list.get(n) else { return };
-            let one = work(one(files, *id, *kind));
+            let one = work(one(files, *id, *kind), *kind);
             done.lock().unwrap_or_else(PoisonError::into_inner).push((n, one));
         }
     };

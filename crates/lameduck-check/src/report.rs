@@ -1,8 +1,9 @@
 //! What a check says, ready to be written.
 
-use lameduck_core::{Cause, Severity};
+use lameduck_core::Cause;
 use serde::Serialize;
 
+use crate::files::Files;
 use crate::finding::{Finding, severity_id};
 use crate::predict::{Prediction, When};
 use crate::read::Unparsed;
@@ -46,6 +47,10 @@ pub struct FindingShown {
     pub fix: Option<FixShown>,
     /// The workload it is about.
     pub workload: String,
+    /// The finding is about what a template was rendered to, at this line of it; `line` is the template's line that this
+    /// comes from, as far as the two texts show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendered_line: Option<u32>,
 }
 
 /// What TERM does.
@@ -141,13 +146,11 @@ pub(crate) struct Told {
     pub links: Vec<String>,
 }
 
-/// The answer without the workloads, of which there may be many.
+/// The answer without findings and workloads, of which there may be many.
 #[derive(Debug, Clone)]
 pub struct Document {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// By file and line.
-    pub findings: Vec<FindingShown>,
     /// What was not understood.
     pub unparsed: Vec<UnparsedShown>,
     /// What was found and does not matter, by somebody's word.
@@ -156,33 +159,29 @@ pub struct Document {
     pub files: usize,
 }
 
-impl Document {
-    /// How many findings are at least this severe.
-    pub fn count(&self, least: Severity) -> usize {
-        let rank = |id: &str| ["note", "warning", "error"].iter().position(|known| *known == id);
-        self.findings.iter().filter(|finding| rank(finding.severity) >= rank(severity_id(least))).count()
-    }
-}
-
-pub(crate) fn finding(finding: &Finding, show: &dyn Fn(crate::span::FileId) -> String) -> FindingShown {
-    let fix = finding.fix.as_ref().map(|fix| {
-        let mut files: Vec<String> = fix.edits.iter().map(|edit| show(edit.file)).collect();
+pub(crate) fn finding(finding: Finding, files: &Files) -> FindingShown {
+    // What stands in no file can not be edited.
+    let fix = finding.fix.as_ref().filter(|_| !files.is_held(finding.at.file)).map(|fix| {
+        let mut files: Vec<String> = fix.edits.iter().map(|edit| files.show(edit.file)).collect();
         files.sort();
         files.dedup();
         FixShown { safe: fix.safe, changes: fix.what.clone(), files }
     });
+    let origin = files.origin(finding.at);
+    let (line, column) = origin.unwrap_or((finding.at.line, finding.at.column));
     FindingShown {
         rule: finding.rule,
         cause: finding.cause,
         severity: severity_id(finding.severity),
         confidence: finding.confidence.id(),
-        file: show(finding.at.file),
-        line: finding.at.line,
-        column: finding.at.column,
-        message: finding.message.clone(),
-        help: finding.help.clone(),
+        file: files.show(finding.at.file),
+        line,
+        column,
+        message: finding.message,
+        help: finding.help,
         fix,
-        workload: finding.workload.clone(),
+        workload: finding.workload,
+        rendered_line: origin.map(|_| finding.at.line),
     }
 }
 

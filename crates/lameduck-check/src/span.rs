@@ -1,7 +1,11 @@
 //! Where things are: byte ranges of a file, and the lines and columns people know them by.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 /// A range of bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Span {
     /// The first byte.
     pub start: u32,
@@ -20,12 +24,12 @@ impl Span {
 }
 
 /// A file among the inputs, by number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId(pub u32);
 
 /// A place in a file. Line and column are kept beside the span because the text is not: a fact outlives the file it was
 /// read from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct At {
     pub file: FileId,
     /// From 1.
@@ -47,13 +51,36 @@ pub struct Sp<T> {
 pub struct Lines<'t> {
     text: &'t str,
     file: FileId,
+    starts: Cow<'t, [u32]>,
+}
+
+/// A text and its lines, for many questions about one file.
+#[derive(Debug)]
+pub struct Lined {
+    text: String,
+    file: FileId,
     starts: Vec<u32>,
+}
+
+impl Lined {
+    pub fn new(file: FileId, text: String) -> Lined {
+        let starts = starts(&text);
+        Lined { text, file, starts }
+    }
+
+    pub fn lines(&self) -> Lines<'_> {
+        Lines { text: &self.text, file: self.file, starts: Cow::Borrowed(&self.starts) }
+    }
+}
+
+fn starts(text: &str) -> Vec<u32> {
+    let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(n, _)| n as u32 + 1);
+    std::iter::once(0).chain(breaks).collect()
 }
 
 impl<'t> Lines<'t> {
     pub fn new(file: FileId, text: &'t str) -> Lines<'t> {
-        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(n, _)| n as u32 + 1);
-        Lines { text, file, starts: std::iter::once(0).chain(breaks).collect() }
+        Lines { text, file, starts: Cow::Owned(starts(text)) }
     }
 
     pub fn file(&self) -> FileId {

@@ -25,10 +25,10 @@ fn run(dir: &Path) -> Outcome {
 fn rules_at(outcome: &Outcome, dir: &Path) -> BTreeSet<(String, String)> {
     let place =
         |file: &str| file.strip_prefix(dir.to_str().unwrap()).unwrap_or(file).trim_start_matches('/').to_owned();
-    outcome.document.findings.iter().map(|finding| (finding.rule.to_owned(), place(&finding.file))).collect()
+    outcome.findings().unwrap().iter().map(|finding| (finding.rule.to_owned(), place(&finding.file))).collect()
 }
 
-/// Finds what is expected; then fixes, once, and finds it no more, and nothing that was not there before.
+/// Finds what is expected; then makes the safe fixes, then all, and finds it no more, and nothing that was not there before.
 fn incident(name: &str, expected: &[Expected]) {
     let source: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/incidents", name].iter().collect();
     let dir = tempfile::tempdir().unwrap();
@@ -36,8 +36,8 @@ fn incident(name: &str, expected: &[Expected]) {
     let before = run(dir.path());
     assert!(before.document.unparsed.is_empty(), "{:?}", before.document.unparsed);
     let all: Vec<String> = before
-        .document
-        .findings
+        .findings()
+        .unwrap()
         .iter()
         .map(|f| {
             format!(
@@ -52,7 +52,7 @@ fn incident(name: &str, expected: &[Expected]) {
         })
         .collect();
     for (rule, cause, file, line, column) in expected {
-        let found = before.document.findings.iter().any(|finding| {
+        let found = before.findings().unwrap().iter().any(|finding| {
             finding.rule == *rule
                 && finding.cause.id() == *cause
                 && finding.file.ends_with(file)
@@ -60,8 +60,16 @@ fn incident(name: &str, expected: &[Expected]) {
         });
         assert!(found, "{name}: {rule} ({cause}) at {file}:{line}:{column} is not among\n{}", all.join("\n"));
     }
-    for change in before.changes(true) {
-        fs::write(&change.path, &change.after).unwrap();
+    for unsafe_too in [false, true] {
+        for change in run(dir.path()).changes(unsafe_too).unwrap() {
+            fs::write(&change.path, &change.after).unwrap();
+        }
+        // Nothing safe ends restarts by the clock.
+        let left = rules_at(&run(dir.path()), dir.path());
+        for (rule, _, file, ..) in expected.iter().filter(|(rule, ..)| unsafe_too || *rule != "forced-restart") {
+            let still = left.iter().any(|(known, at)| known == rule && at.ends_with(file));
+            assert!(!still, "{name}: {rule} is still in {file} (unsafe fixes too: {unsafe_too})");
+        }
     }
     let after = run(dir.path());
     let (old, new) = (rules_at(&before, dir.path()), rules_at(&after, dir.path()));

@@ -69,8 +69,8 @@ fn dockerfiles_as_buildkit_reads_them() {
 fn settings_files_of_servers() {
     let found = |files: &[(&str, &str)], rule: &str| {
         run(files)
-            .document
-            .findings
+            .findings()
+            .unwrap()
             .iter()
             .filter(|finding| finding.rule == rule)
             .map(|finding| (finding.line, finding.message.clone()))
@@ -109,5 +109,107 @@ fn settings_files_of_servers() {
 fn jobs_are_no_workloads() {
     let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec:\n  template:\n    spec:\n      containers:\n      - {name: j, image: debian, command: [sh, -c, 'a; b']}\n";
     let outcome = run(&[("job.yaml", job)]);
-    assert!(outcome.count == 0 && outcome.document.findings.is_empty());
+    assert!(outcome.count == 0 && outcome.findings().unwrap().is_empty());
+}
+
+/// YAML 1.2 forbids it; kubectl and Compose read it.
+#[test]
+fn a_bracket_may_close_in_the_column_of_its_key() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: pod\nspec:\n  containers:\n  - name: c\n    image: debian:12\n    command: [\n      \"sh\",\n      \"-c\", \"a; b\"\n    ]\n    args: [\n    ]\n";
+    let outcome = run(&[("pod.yaml", pod)]);
+    assert!(outcome.document.unparsed.is_empty(), "{:?}", outcome.document.unparsed);
+    assert_eq!(term(&outcome, "pod"), ("ignored".to_owned(), "b".to_owned()));
+    let found = outcome.findings().unwrap().into_iter().find(|found| found.rule == "shell-form-command").unwrap();
+    assert_eq!((found.line, found.column), (11, 17), "places are those of the file as it is");
+    // Characters of several bytes count as one.
+    let foreign = pod.replace("metadata:", "# é — ü\nmetadata:");
+    let outcome = run(&[("pod.yaml", &foreign)]);
+    let found = outcome.findings().unwrap().into_iter().find(|found| found.rule == "shell-form-command").unwrap();
+    assert_eq!((found.line, found.column), (12, 17));
+    // What is broken otherwise is said with its own line.
+    let outcome = run(&[("pod.yaml", "a: [\n]\nb: [\n  c\nd: e\n")]);
+    assert_eq!(outcome.document.unparsed.len(), 1, "{:?}", outcome.document.unparsed);
+}
+
+#[test]
+fn distroless_images_bring_their_interpreter() {
+    let check = |text: &str, app: &str| assert_eq!(term(&run(&[("Dockerfile", text)]), "Dockerfile").1, app, "{text}");
+    check(
+        "FROM gcr.io/distroless/nodejs24-debian13\nCMD [\"--require=./a.js\", \"server.js\"]\n",
+        "/nodejs/bin/node --require=./a.js server.js",
+    );
+    check("FROM gcr.io/distroless/java21-debian12\nCMD [\"app.jar\"]\n", "/usr/bin/java -jar app.jar");
+    check("FROM gcr.io/distroless/nodejs24-debian13\nENTRYPOINT [\"/own\"]\nCMD [\"a\"]\n", "/own a");
+    check("FROM gcr.io/distroless/static-debian12\nCMD [\"/own\"]\n", "/own");
+}
+
+/// A deployment of gunicorn behind a service, each in a file of its own.
+fn web(namespace: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n  namespace: {namespace}\nspec:\n  replicas: 2\n  template:\n    metadata:\n      labels: {{tier: front, app: web}}\n    spec:\n      containers:\n      - name: web\n        image: registry.example/web\n        command: [gunicorn, app:app]\n        ports:\n        - containerPort: 80\n"
+    )
+}
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec:\n  publishNotReadyAddresses: true\n  selector: {app: web, tier: front}\n";
+
+fn ingress(annotations: &str, class: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: web\n  namespace: shop\n{annotations}spec:\n{class}  defaultBackend:\n    service: {{name: web, port: {{number: 80}}}}\n"
+    )
+}
+
+#[test]
+fn what_belongs_together_may_stand_in_many_files() {
+    let found = |namespace: &str, others: usize| {
+        let (web, ingress) = (web(namespace), ingress("", "  ingressClassName: nginx\n"));
+        let pdb = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata:\n  name: web\n  namespace: shop\nspec:\n  minAvailable: 2\n  selector:\n    matchLabels: {tier: front}\n";
+        let mut files = vec![
+            ("a/web.yaml".to_owned(), web),
+            ("b/service.yaml".to_owned(), SERVICE.to_owned()),
+            ("c/ingress.yaml".to_owned(), ingress),
+            ("d/pdb.yaml".to_owned(), pdb.to_owned()),
+        ];
+        // Others of the same labels elsewhere; one label of theirs is as common as can be.
+        files.extend((0..others).map(|n| (format!("x/{n}.yaml"), SERVICE.replace("shop", &format!("other-{n}")))));
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let outcome = run(&files);
+        let mut rules: Vec<&str> = outcome.findings().unwrap().iter().map(|found| found.rule).collect();
+        rules.sort_unstable();
+        rules
+    };
+    let all = ["not-ready-published", "pdb-blocks-drains", "prestop-missing", "readiness-missing"];
+    for rule in all {
+        assert!(
+            found("shop", 0).contains(&rule) && found("shop", 200).contains(&rule),
+            "{rule}: {:?}",
+            found("shop", 0)
+        );
+        assert!(!found("elsewhere", 200).contains(&rule), "{rule}: {:?}", found("elsewhere", 200));
+    }
+}
+
+/// Whose targets are nodes does not have to learn of a pod's end.
+#[test]
+fn aws_target_types_decide_how_long_routing_goes_on() {
+    let check = |kind: &str, most: Option<f64>| {
+        let annotations = format!("  annotations:\n    alb.ingress.kubernetes.io/target-type: {kind}\n");
+        let (web, ingress) = (web("shop"), ingress(&annotations, "  ingressClassName: alb\n"));
+        let outcome = run(&[("web.yaml", &web), ("service.yaml", SERVICE), ("ingress.yaml", &ingress)]);
+        let all = outcome.workloads();
+        let windows = all.iter().flat_map(|workload| &workload.loss_windows);
+        let refused = windows.filter(|window| window.cause.id() == "refused-while-routed").map(|one| one.length_max_s);
+        assert_eq!(refused.collect::<Vec<_>>(), [most], "{kind}");
+    };
+    check("instance", Some(3.0));
+    check("ip", None);
+}
+
+#[test]
+fn a_frontend_config_says_whose_ingress_it_is() {
+    let config = "apiVersion: networking.gke.io/v1beta1\nkind: FrontendConfig\nmetadata:\n  name: front\nspec:\n  redirectToHttps: {enabled: true}\n";
+    let (web, ingress) = (web("shop"), ingress("", ""));
+    let found = |files: &[(&str, &str)]| run(files).findings().unwrap().iter().any(|found| found.rule == "neg-missing");
+    let files = [("web.yaml", web.as_str()), ("service.yaml", SERVICE), ("ingress.yaml", ingress.as_str())];
+    assert!(!found(&files));
+    assert!(found(&[&files[..], &[("front.yaml", config)]].concat()));
 }

@@ -40,7 +40,7 @@ fn run(files: &[File], dir: &Path) -> Outcome {
 }
 
 fn found(outcome: &Outcome, rule: &str) -> BTreeSet<(String, u32)> {
-    let of_rule = outcome.document.findings.iter().filter(|finding| finding.rule == rule);
+    let of_rule = outcome.findings().unwrap().into_iter().filter(|finding| finding.rule == rule);
     of_rule.map(|finding| (finding.file.rsplit('/').next().unwrap().to_owned(), finding.line)).collect()
 }
 
@@ -86,7 +86,7 @@ fn every_example_says_what_is_true() {
             let got = found(&outcome, name);
             if got != expect {
                 let all: Vec<String> =
-                    outcome.document.findings.iter().map(|f| format!("{}:{} {}", f.file, f.line, f.rule)).collect();
+                    outcome.findings().unwrap().iter().map(|f| format!("{}:{} {}", f.file, f.line, f.rule)).collect();
                 complaints.push(format!("{name}, {part}: expected {expect:?}, found {got:?}; all: {all:?}"));
             }
             if !outcome.document.unparsed.is_empty() {
@@ -105,20 +105,20 @@ fn a_fix_removes_its_finding_and_makes_no_other() {
     for (name, _) in rules() {
         let dir = tempfile::tempdir().unwrap();
         let before = run(&files(rule(name).unwrap(), "Found"), dir.path());
-        let fixable = before.document.findings.iter().any(|finding| finding.rule == name && finding.fix.is_some());
+        let fixable = before.findings().unwrap().iter().any(|finding| finding.rule == name && finding.fix.is_some());
         if !fixable {
             continue;
         }
         fixed += 1;
         for _ in 0..3 {
             let outcome = check(&Options { paths: vec![dir.path().to_owned()], ..Options::default() });
-            for change in outcome.changes(true) {
+            for change in outcome.changes(true).unwrap() {
                 fs::write(&change.path, &change.after).unwrap();
             }
         }
         let after = check(&Options { paths: vec![dir.path().to_owned()], ..Options::default() });
-        let old: BTreeSet<&str> = before.document.findings.iter().map(|finding| finding.rule).collect();
-        let new: BTreeSet<&str> = after.document.findings.iter().map(|finding| finding.rule).collect();
+        let old: BTreeSet<&str> = before.findings().unwrap().iter().map(|finding| finding.rule).collect();
+        let new: BTreeSet<&str> = after.findings().unwrap().iter().map(|finding| finding.rule).collect();
         if new.contains(name) {
             complaints.push(format!("{name} is still there after its fix"));
         }

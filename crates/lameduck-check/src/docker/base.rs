@@ -63,6 +63,20 @@ pub fn official(reference: &Reference<'_>) -> Option<Official> {
     })
 }
 
+/// The ENTRYPOINT of images that hold one interpreter and no shell: CMD are its arguments.
+/// <https://github.com/GoogleContainerTools/distroless>: `nodejs/`, `python3/`, `java/`.
+pub fn interpreter(reference: &Reference<'_>) -> &'static [&'static str] {
+    if reference.place != "gcr.io/distroless" {
+        return &[];
+    }
+    match reference.name {
+        name if name.starts_with("nodejs") => &["/nodejs/bin/node"],
+        name if name.starts_with("python3") => &["/usr/bin/python3"],
+        name if name.starts_with("java") && !name.starts_with("java-base") => &["/usr/bin/java", "-jar"],
+        _ => &[],
+    }
+}
+
 /// What `/bin/sh` is in an image of this name.
 pub fn sh(text: &str) -> Sh {
     if text == "scratch" {

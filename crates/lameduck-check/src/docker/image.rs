@@ -36,6 +36,8 @@ pub struct Image {
     pub cmd: Option<Form>,
     /// The command that the base image brings.
     pub inherited: Vec<&'static str>,
+    /// The ENTRYPOINT that it brings, where that is the app's own interpreter and CMD are its arguments.
+    pub interpreter: &'static [&'static str],
     pub stop_signal: Option<Sp<String>>,
     /// STOPSIGNAL as the base image has it.
     pub inherited_signal: Option<&'static str>,
@@ -138,6 +140,7 @@ fn from(instruction: &Instruction, lines: &Lines<'_>, globals: &Vars, stages: &[
             node: if reference.name == "node" { node_version(reference.tag) } else { None },
             inherited: official.as_ref().map(|official| official.command.clone()).unwrap_or_default(),
             inherited_signal: official.and_then(|official| official.stop_signal),
+            interpreter: base::interpreter(&reference),
             workdir: "/".to_owned(),
             base: name,
             ..Image::default()
@@ -169,6 +172,7 @@ fn apply(image: &mut Image, instruction: &Instruction, lines: &Lines<'_>) {
                 image.cmd = None;
             }
             image.inherited.clear();
+            image.interpreter = &[];
             image.entrypoint = form(instruction, at);
             image.end = at;
         }
@@ -368,11 +372,13 @@ impl Image {
                 }
             }
             (None, Some(cmd)) => {
+                out.words.extend(self.interpreter.iter().map(|word| Mapped::word(word)));
                 add(&mut out, cmd);
                 out.at = cmd.at;
             }
             (None, None) => {
-                out.words = self.inherited.iter().map(|word| Mapped::word(word)).collect();
+                let words = self.interpreter.iter().chain(&self.inherited);
+                out.words = words.map(|word| Mapped::word(word)).collect();
                 out.at = self.from;
             }
         }

@@ -45,6 +45,8 @@ pub fn read(root: Node<'_>, workloads: &mut Vec<Workload>, objects: &mut Objects
         "ScaledObject" => objects.hpas.push(keda(root)),
         "PodDisruptionBudget" => objects.pdbs.push(pdb(root)),
         "BackendConfig" | "GCPBackendPolicy" | "HealthCheckPolicy" => objects.backends.push(backend(root, kind)),
+        // TLS and redirects: nothing that ends a connection with a pod.
+        "FrontendConfig" => objects.google = true,
         "ConfigMap" => objects.configs.extend(config(root)),
         "CronJob" => objects.restarters.extend(restarter(root)),
         // Jobs end when their work does, and nothing is routed to them.

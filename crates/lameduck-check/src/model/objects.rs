@@ -106,4 +106,6 @@ pub struct Objects {
     pub backends: Vec<Backend>,
     pub configs: Vec<ControllerConfig>,
     pub restarters: Vec<Restarter>,
+    /// There is an object of Google's that says nothing about a termination, but where it is meant to run.
+    pub google: bool,
 }

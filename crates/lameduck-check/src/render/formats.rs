@@ -1,7 +1,8 @@
 //! For programs: JSON, SARIF 2.1.0, GitHub's workflow commands, `JUnit`.
 
 use std::collections::HashSet;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
 use serde::Serialize;
@@ -11,11 +12,11 @@ use serde_json::json;
 use crate::Outcome;
 use crate::report::{FindingShown, IgnoredShown, UnparsedShown};
 
-/// The whole answer, as it is written: the workloads pass by one at a time.
+/// The whole answer, as it is written: findings and workloads pass by one at a time.
 #[derive(Serialize)]
 struct Whole<'o> {
     schema: &'static str,
-    findings: &'o [FindingShown],
+    findings: Findings<'o, FindingShown>,
     workloads: Workloads<'o>,
     unparsed: &'o [UnparsedShown],
     ignored: &'o [IgnoredShown],
@@ -38,6 +39,23 @@ impl Serialize for Workloads<'_> {
     }
 }
 
+/// Findings, and what is written of each.
+struct Findings<'o, T>(&'o Outcome, fn(FindingShown) -> T);
+
+impl<T: Serialize> Serialize for Findings<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_seq(Some(self.0.findings.slots.len()))?;
+        let mut done = Ok(());
+        let read = self.0.each_finding(|finding| {
+            done = all.serialize_element(&(self.1)(finding));
+            if done.is_ok() { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+        });
+        done?;
+        read.map_err(serde::ser::Error::custom)?;
+        all.end()
+    }
+}
+
 /// The document itself.
 ///
 /// # Errors
@@ -47,7 +65,7 @@ pub fn json(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let document = &outcome.document;
     let whole = Whole {
         schema: document.schema,
-        findings: &document.findings,
+        findings: Findings(outcome, |finding| finding),
         workloads: Workloads(outcome),
         unparsed: &document.unparsed,
         ignored: &document.ignored,
@@ -57,8 +75,29 @@ pub fn json(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
+#[derive(Serialize)]
+struct Sarif<'o> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    version: &'static str,
+    runs: [Run<'o>; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Run<'o> {
+    tool: serde_json::Value,
+    column_kind: &'static str,
+    invocations: serde_json::Value,
+    results: Findings<'o, serde_json::Value>,
+}
+
 /// SARIF 2.1.0: <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>.
-pub fn sarif(outcome: &Outcome) -> String {
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn sarif(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let rules: Vec<_> = crate::rules()
         .map(|(name, summary)| {
             let page = crate::rule(name).unwrap_or_default();
@@ -69,9 +108,6 @@ pub fn sarif(outcome: &Outcome) -> String {
             })
         })
         .collect();
-    let index = |rule: &str| crate::rules().position(|(name, _)| name == rule);
-    let results: Vec<_> =
-        outcome.document.findings.iter().map(|finding| result(finding, index(finding.rule))).collect();
     let unparsed: Vec<_> = outcome
         .document
         .unparsed
@@ -90,17 +126,18 @@ pub fn sarif(outcome: &Outcome) -> String {
         "informationUri": env!("CARGO_PKG_REPOSITORY"),
         "rules": rules,
     });
-    let document = json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": { "driver": driver },
-            "columnKind": "unicodeCodePoints",
-            "results": results,
-            "invocations": [{ "executionSuccessful": !outcome.unreadable, "toolExecutionNotifications": unparsed }],
+    let document = Sarif {
+        schema: "https://json.schemastore.org/sarif-2.1.0.json",
+        version: "2.1.0",
+        runs: [Run {
+            tool: json!({ "driver": driver }),
+            column_kind: "unicodeCodePoints",
+            invocations: json!([{ "executionSuccessful": !outcome.unreadable, "toolExecutionNotifications": unparsed }]),
+            results: Findings(outcome, result),
         }],
-    });
-    serde_json::to_string_pretty(&document).unwrap_or_default()
+    };
+    serde_json::to_writer_pretty(&mut out, &document)?;
+    out.write_all(b"\n")
 }
 
 fn location(file: &str, line: u32, column: u32) -> serde_json::Value {
@@ -125,26 +162,34 @@ fn uri(path: &str) -> String {
     out
 }
 
-fn result(finding: &FindingShown, index: Option<usize>) -> serde_json::Value {
-    let help = if finding.help.is_empty() { String::new() } else { format!("\n{}", finding.help) };
+fn result(finding: FindingShown) -> serde_json::Value {
+    let index = crate::rules().position(|(name, _)| name == finding.rule);
+    let mut text = finding.message;
+    if !finding.help.is_empty() {
+        text.push('\n');
+        text.push_str(&finding.help);
+    }
     json!({
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": finding.severity,
-        "message": { "text": format!("{}{help}", finding.message) },
+        "message": { "text": text },
         "locations": [location(&finding.file, finding.line.max(1), finding.column.max(1))],
         "properties": { "cause": finding.cause, "confidence": finding.confidence },
     })
 }
 
 /// <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>
-pub fn github(outcome: &Outcome) -> String {
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn github(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
-    let mut out = String::new();
-    for finding in &outcome.document.findings {
+    outcome.each_finding(|finding| {
         let level = if finding.severity == "note" { "notice" } else { finding.severity };
-        let _ = writeln!(
+        writeln!(
             out,
             "::{level} file={},line={},col={},title={}::{}",
             property(&finding.file),
@@ -152,47 +197,44 @@ pub fn github(outcome: &Outcome) -> String {
             finding.column,
             property(&format!("{} ({})", finding.rule, finding.cause)),
             data(&format!("{}\n{}", finding.message, finding.help)),
-        );
-    }
+        )
+    })?;
     for one in &outcome.document.unparsed {
-        let _ = writeln!(
-            out,
-            "::notice file={},line={}::not understood: {}",
-            property(&one.file),
-            one.line.max(1),
-            data(&one.reason)
-        );
+        let (file, line) = (property(&one.file), one.line.max(1));
+        writeln!(out, "::notice file={file},line={line}::not understood: {}", data(&one.reason))?;
     }
-    out
+    Ok(())
 }
 
-/// `JUnit`: a test case for every rule in every file that has findings, and one for every other file's silence.
-pub fn junit(outcome: &Outcome) -> String {
+/// `JUnit`: a failed test case for every finding, and one that passed for every workload without.
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn junit(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let escape = |text: &str| {
         let allowed = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect::<String>();
         allowed.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
     };
-    let document = &outcome.document;
-    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let bad: HashSet<&str> = document.findings.iter().map(|finding| finding.workload.as_str()).collect();
+    let mut bad: HashSet<u64> = HashSet::new();
+    let key = |name: &str| {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        hasher.finish()
+    };
+    outcome.each_finding(|finding| {
+        bad.insert(key(&finding.workload));
+        Ok(())
+    })?;
     let mut clean = 0;
-    let mut silent = String::new();
-    outcome.each_workload(|workload| {
-        if !bad.contains(workload.name.as_str()) {
-            clean += 1;
-            let (class, name) = (escape(workload.kind), escape(&workload.name));
-            let _ = writeln!(silent, "<testcase classname=\"{class}\" name=\"{name}\"/>");
-        }
-    });
-    let _ = writeln!(
-        out,
-        "<testsuites>\n<testsuite name=\"lameduck check\" tests=\"{}\" failures=\"{}\">",
-        document.findings.len() + clean,
-        document.findings.len()
-    );
-    for finding in &document.findings {
+    outcome.each_workload(|workload| clean += usize::from(!bad.contains(&key(&workload.name))));
+    let failures = outcome.findings.slots.len();
+    let tests = failures + clean;
+    writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>")?;
+    writeln!(out, "<testsuite name=\"lameduck check\" tests=\"{tests}\" failures=\"{failures}\">")?;
+    outcome.each_finding(|finding| {
         let name = format!("{}:{}:{} {}", finding.file, finding.line, finding.column, finding.rule);
-        let _ = writeln!(
+        writeln!(
             out,
             "<testcase classname=\"{}\" name=\"{}\"><failure type=\"{}\" message=\"{}\">{}</failure></testcase>",
             escape(finding.rule),
@@ -200,9 +242,15 @@ pub fn junit(outcome: &Outcome) -> String {
             finding.cause,
             escape(&finding.message),
             escape(&finding.help),
-        );
-    }
-    out.push_str(&silent);
-    out.push_str("</testsuite>\n</testsuites>\n");
-    out
+        )
+    })?;
+    let mut done = Ok(());
+    outcome.each_workload(|workload| {
+        if done.is_ok() && !bad.contains(&key(&workload.name)) {
+            let (class, name) = (escape(workload.kind), escape(&workload.name));
+            done = writeln!(out, "<testcase classname=\"{class}\" name=\"{name}\"/>");
+        }
+    });
+    done?;
+    out.write_all(b"</testsuite>\n</testsuites>\n")
 }

@@ -1,6 +1,7 @@
 //! One self-contained page: the timelines drawn, then the findings.
 
 use std::fmt::Write;
+use std::io;
 
 use lameduck_core::Moment;
 
@@ -18,22 +19,31 @@ fn escape(text: &str) -> String {
 }
 
 /// The page.
-pub fn html(outcome: &Outcome) -> String {
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn html(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let document = &outcome.document;
-    let mut out = format!(
+    writeln!(
+        out,
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>lameduck check</title><style>{STYLE}</style>\n<h1>lameduck check: {} findings in {} files</h1>\n",
-        document.findings.len(),
+         <title>lameduck check</title><style>{STYLE}</style>\n<h1>lameduck check: {} findings in {} files</h1>",
+        outcome.findings.slots.len(),
         document.files
-    );
+    )?;
+    let mut done = Ok(());
     outcome.each_workload(|workload| {
-        if !workload.loss_windows.is_empty() {
-            picture(&mut out, workload);
+        if done.is_ok() && !workload.loss_windows.is_empty() {
+            let mut piece = String::new();
+            picture(&mut piece, workload);
+            done = out.write_all(piece.as_bytes());
         }
     });
-    out.push_str("<h2>Findings</h2>\n");
-    for finding in &document.findings {
-        let _ = writeln!(
+    done?;
+    out.write_all(b"<h2>Findings</h2>\n")?;
+    outcome.each_finding(|finding| {
+        writeln!(
             out,
             "<div class=\"f {}\"><b>{}</b> <small>{}:{}:{} &middot; {} &middot; confidence {}</small><br>{}<br><small>{}</small></div>",
             finding.severity,
@@ -45,17 +55,16 @@ pub fn html(outcome: &Outcome) -> String {
             finding.confidence,
             escape(&finding.message),
             escape(&finding.help),
-        );
-    }
+        )
+    })?;
     if !document.unparsed.is_empty() {
-        out.push_str("<h2>Not understood</h2>\n<ul>\n");
+        out.write_all(b"<h2>Not understood</h2>\n<ul>\n")?;
         for one in &document.unparsed {
-            let _ = writeln!(out, "<li><code>{}:{}</code> {}</li>", escape(&one.file), one.line, escape(&one.reason));
+            writeln!(out, "<li><code>{}:{}</code> {}</li>", escape(&one.file), one.line, escape(&one.reason))?;
         }
-        out.push_str("</ul>\n");
+        out.write_all(b"</ul>\n")?;
     }
-    out.push_str("</html>\n");
-    out
+    out.write_all(b"</html>\n")
 }
 
 fn picture(out: &mut String, workload: &WorkloadShown) {

@@ -1,34 +1,51 @@
 //! For a terminal.
 
 use std::fmt::Write;
+use std::io;
 
-use lameduck_core::Lane;
+use lameduck_core::{Lane, Severity};
 
 use super::draw;
 use crate::Outcome;
-use crate::report::{FindingShown, WorkloadShown};
+use crate::report::{self, FindingShown, WorkloadShown};
+use crate::span::{FileId, Lined, Lines};
 
 /// Findings with their lines, then the predicted ends, then what was not understood.
-pub fn text(outcome: &Outcome, color: bool) -> String {
-    let mut out = String::new();
-    let mut source: Option<(String, String)> = None;
-    for (n, finding) in outcome.document.findings.iter().enumerate() {
-        if source.as_ref().is_none_or(|(file, _)| *file != finding.file) {
-            source = outcome.source(&finding.file).map(|text| (finding.file.clone(), text));
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn text(outcome: &Outcome, color: bool, mut out: impl io::Write) -> io::Result<()> {
+    let files = &outcome.pass.files;
+    let mut source: Option<(FileId, Lined)> = None;
+    outcome.each_raw(|finding| {
+        let at = finding.at;
+        if source.as_ref().is_none_or(|(file, _)| *file != at.file) {
+            source = files.seen(at.file).ok().map(|text| (at.file, Lined::new(at.file, text)));
         }
-        let line = source.as_ref().and_then(|(_, text)| text.lines().nth(finding.line.saturating_sub(1) as usize));
-        one(&mut out, finding, line, outcome.width(n), color);
-    }
+        let shown = report::finding(finding, files);
+        let lines = source.as_ref().map(|(_, lined)| lined.lines());
+        let line = lines.as_ref().map(|lines| lines.line(shown.line as usize)).filter(|_| shown.line > 0);
+        let text = lines.as_ref().map_or("", Lines::text);
+        let spanned = if shown.rendered_line.is_none() { at.span.of(text) } else { "" };
+        let width = spanned.lines().next().map_or(1, |line| line.chars().count()).max(1);
+        let mut piece = String::new();
+        one(&mut piece, &shown, line, width, color);
+        out.write_all(piece.as_bytes())
+    })?;
+    let mut done = Ok(());
     outcome.each_workload(|workload| {
-        if worth_drawing(workload) {
-            picture(&mut out, workload, color);
+        if done.is_ok() && worth_drawing(workload) {
+            let mut piece = String::new();
+            picture(&mut piece, workload, color);
+            done = out.write_all(piece.as_bytes());
         }
     });
+    done?;
     for unparsed in &outcome.document.unparsed {
-        let _ = writeln!(out, "not understood: {}:{}: {}", unparsed.file, unparsed.line, unparsed.reason);
+        writeln!(out, "not understood: {}:{}: {}", unparsed.file, unparsed.line, unparsed.reason)?;
     }
-    summary(&mut out, outcome);
-    out
+    summary(&mut out, outcome)
 }
 
 fn paint(color: bool, code: &str, text: &str) -> String {
@@ -52,7 +69,7 @@ fn one(out: &mut String, finding: &FindingShown, line: Option<&str>, width: usiz
     let _ = writeln!(out, "{pad}{} {}:{}:{}", paint(color, "1;34", "-->"), finding.file, finding.line, finding.column);
     if let Some(line) = line {
         let shown: String = line.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let at = (finding.column as usize - 1).min(159);
+        let at = (finding.column as usize).saturating_sub(1).min(159);
         let marks = "^".repeat(width.min(160 - at).min(shown.chars().count().saturating_sub(at)).max(1));
         let _ = writeln!(out, "{pad} {bar}");
         let _ = writeln!(out, "{} {bar} {shown}", paint(color, "1;34", &number));
@@ -60,6 +77,9 @@ fn one(out: &mut String, finding: &FindingShown, line: Option<&str>, width: usiz
             writeln!(out, "{pad} {bar} {}{}", " ".repeat(at), paint(color, severity_color(finding.severity), &marks));
     }
     let _ = writeln!(out, "{pad} = cause: {}, confidence {}", finding.cause, finding.confidence);
+    if let Some(line) = finding.rendered_line {
+        let _ = writeln!(out, "{pad} = found in what this is rendered to, at line {line} of that");
+    }
     if !finding.help.is_empty() {
         let _ = writeln!(out, "{pad} = help: {}", finding.help);
     }
@@ -101,31 +121,39 @@ fn picture(out: &mut String, workload: &WorkloadShown, color: bool) {
     out.push('\n');
 }
 
-fn summary(out: &mut String, outcome: &Outcome) {
+fn summary(out: &mut impl io::Write, outcome: &Outcome) -> io::Result<()> {
     let document = &outcome.document;
-    let count = |severity: &str| document.findings.iter().filter(|finding| finding.severity == severity).count();
-    let fixable = document.findings.iter().filter(|finding| finding.fix.as_ref().is_some_and(|fix| fix.safe)).count();
-    let _ = writeln!(
+    let slots = &outcome.findings.slots;
+    let count = |severity: Severity| slots.iter().filter(|slot| slot.severity == severity).count();
+    let fixable = slots.iter().filter(|slot| slot.safe_fix).count();
+    writeln!(
         out,
         "{} files, {} workloads: {} errors, {} warnings, {} notes; {fixable} with a safe fix (--fix); {} ignored; {} not understood",
         document.files,
         outcome.count,
-        count("error"),
-        count("warning"),
-        count("note"),
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Note),
         document.ignored.len(),
         document.unparsed.len(),
-    );
+    )
 }
 
 /// The chain that was found for each workload, and what could not be resolved.
-pub fn links(outcome: &Outcome) -> String {
-    let mut out = String::new();
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn links(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
+    let mut done = Ok(());
     outcome.each(|told| {
-        let _ = writeln!(out, "{} {}", told.shown.kind, told.shown.name);
-        for link in &told.links {
-            let _ = writeln!(out, "  -> {link}");
+        if done.is_ok() {
+            let mut piece = format!("{} {}\n", told.shown.kind, told.shown.name);
+            for link in &told.links {
+                let _ = writeln!(piece, "  -> {link}");
+            }
+            done = out.write_all(piece.as_bytes());
         }
     });
-    out
+    done
 }

@@ -2,18 +2,18 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::Finding;
-use crate::link::World;
+use crate::world::World;
 use crate::edit::Edit;
 
 pub const CHECK: Check = Check::World(check);
 
 fn check(world: &World) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
-    for ingress in &world.objects.ingresses {
+    for ingress in world.own_ingresses() {
         if world.controller(ingress) != Some("gcp-global-alb") {
             continue;
         }
-        for service in ingress.services.iter().flat_map(|name| world.named(name)) {
+        for service in ingress.services.iter().flat_map(|name| world.named(name, &ingress.namespace)) {
             let settings: Vec<_> = world.backends(service).filter(|backend| backend.kind != "HealthCheckPolicy").collect();
             let drains = settings.iter().any(|backend| backend.drain.as_ref().is_some_and(|drain| drain.value > 0.0));
             if drains || found.iter().any(|known| known.workload == service.name) {

@@ -2,7 +2,7 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::Finding;
-use crate::link::World;
+use crate::world::World;
 use crate::model::Workload;
 use crate::shell::exec::seconds;
 

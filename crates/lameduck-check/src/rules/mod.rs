@@ -1,9 +1,9 @@
 //! The rules. One is a line here, a `.rs` that finds and a `.md` that explains; the page is also the help and a test.
 
 use crate::finding::Finding;
-use crate::link::World;
 use crate::model::{Container, Workload};
 use crate::predict::Prediction;
+use crate::world::World;
 
 /// What a rule about a workload sees.
 pub struct Subject<'w> {
@@ -23,8 +23,10 @@ impl<'w> Subject<'w> {
 pub enum Check {
     /// Each workload.
     Workload(fn(&Subject<'_>) -> Vec<Finding>),
-    /// The objects around them.
+    /// The objects of a file, with what they name.
     World(fn(&World) -> Vec<Finding>),
+    /// The budgets of a file, after all workloads were seen.
+    Budgets(fn(&World) -> Vec<Finding>),
     /// The objects around them, and these once more with each workload.
     Around { world: fn(&World) -> Vec<Finding>, each: fn(&World, &Workload) -> Vec<Finding> },
 }
@@ -93,6 +95,7 @@ rules! {
     not_ready_published "not-ready-published",
     neg_missing "neg-missing",
     drain_timeout_missing "drain-timeout-missing",
+    deregistration_delay_short "deregistration-delay-short",
     health_check_slow "health-check-slow",
     pdb_blocks_drains "pdb-blocks-drains",
     pdb_does_nothing "pdb-does-nothing",
@@ -136,11 +139,17 @@ pub fn around(rule: &Rule, world: &World, workload: &Workload) -> Vec<Finding> {
     each(world, workload).into_iter().map(|finding| Finding { rule: rule.name, ..finding }).collect()
 }
 
-/// Runs a rule over everything else, after all workloads were seen.
+/// Runs a rule over the objects of a file.
 pub fn on_world(rule: &Rule, world: &World) -> Vec<Finding> {
     let check = match rule.check {
         Check::World(check) | Check::Around { world: check, .. } => check,
-        Check::Workload(_) => return Vec::new(),
+        Check::Workload(_) | Check::Budgets(_) => return Vec::new(),
     };
+    check(world).into_iter().map(|finding| Finding { rule: rule.name, ..finding }).collect()
+}
+
+/// Runs a rule over the budgets of a file.
+pub fn on_budgets(rule: &Rule, world: &World) -> Vec<Finding> {
+    let Check::Budgets(check) = rule.check else { return Vec::new() };
     check(world).into_iter().map(|finding| Finding { rule: rule.name, ..finding }).collect()
 }

@@ -2,17 +2,17 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::{Confidence, Finding};
-use crate::link::World;
+use crate::world::World;
 
 pub const CHECK: Check = Check::World(check);
 
 fn check(world: &World) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
-    for ingress in world.objects.ingresses.iter().filter(|ingress| !ingress.route) {
+    for ingress in world.own_ingresses().iter().filter(|ingress| !ingress.route) {
         if world.controller(ingress) != Some("gcp-global-alb") {
             continue;
         }
-        for service in ingress.services.iter().flat_map(|name| world.named(name)) {
+        for service in ingress.services.iter().flat_map(|name| world.named(name, &ingress.namespace)) {
             let neg = service.annotations.iter().find(|(key, _)| key == "cloud.google.com/neg");
             if neg.is_some_and(|(_, text)| text.value.contains("ingress")) || found.iter().any(|known| known.at == service.at) {
                 continue;

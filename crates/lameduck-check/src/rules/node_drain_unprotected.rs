@@ -14,11 +14,8 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
     if !several || !kind || !is_routed(subject.world, workload) {
         return Vec::new();
     }
-    let covered = subject.world.objects.pdbs.iter().any(|pdb| {
-        pdb.expressions || pdb.selector.iter().all(|label| workload.labels.contains(label))
-    });
     // Only where budgets are kept among the files at all is one that is missing a finding.
-    if covered || subject.world.objects.pdbs.is_empty() {
+    if !subject.world.budgets_by_label || subject.world.pdbs(workload).next().is_some() {
         return Vec::new();
     }
     let message = "other workloads have a PodDisruptionBudget, this one has none: a node drain may end all its pods at once";

@@ -2,9 +2,9 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::Finding;
-use crate::link::World;
+use crate::world::World;
 
-pub const CHECK: Check = Check::World(check);
+pub const CHECK: Check = Check::Budgets(check);
 
 fn check(world: &World) -> Vec<Finding> {
     let mut found = Vec::new();

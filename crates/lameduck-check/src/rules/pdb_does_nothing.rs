@@ -2,9 +2,9 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::{Confidence, Finding};
-use crate::link::World;
+use crate::world::World;
 
-pub const CHECK: Check = Check::World(check);
+pub const CHECK: Check = Check::Budgets(check);
 
 fn check(world: &World) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -14,7 +14,7 @@ fn check(world: &World) -> Vec<Finding> {
         if let Some(limit) = zero.or(all) {
             let message = "this budget allows everything: all pods may be evicted at once";
             found.push(Finding::new(Cause::GoneAddress, Severity::Note, limit.at, message).help("minAvailable: 1, or maxUnavailable: 1"));
-        } else if !pdb.selector.is_empty() && !pdb.expressions && !covered.any && world.has_workload_beside(pdb) {
+        } else if !pdb.selector.is_empty() && !pdb.expressions && !covered.any && world.has_workload {
             let message = "this budget covers no workload among the files: no pod has these labels";
             found.push(
                 Finding::new(Cause::GoneAddress, Severity::Note, pdb.at, message)

@@ -2,14 +2,14 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::Finding;
-use crate::link::World;
+use crate::world::World;
 use crate::edit::Edit;
 
 pub const CHECK: Check = Check::World(check);
 
 fn check(world: &World) -> Vec<Finding> {
     let mut found = Vec::new();
-    for hpa in &world.objects.hpas {
+    for hpa in world.own_hpas() {
         let Some(window) = hpa.stabilization.as_ref().filter(|window| window.value < 60.0 && !hpa.disabled) else { continue };
         let message = format!("scale-down follows {} s of lower load: every dip ends pods", window.value);
         found.push(

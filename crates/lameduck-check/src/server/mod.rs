@@ -230,4 +230,56 @@ mod tests {
         assert_eq!(from_catalogue("nginx").map(|server| server.on_stop), Some(OnSignal::Immediate));
         assert_eq!(from_catalogue("puma").and_then(|server| server.idle), Some((20.0, 65.0)));
     }
+    /// The names of `explain` and `probe` for what the catalogues have.
+    const SAME: [(&str, &str); 17] = [
+        ("node", "node-http"),
+        ("gunicorn", "gunicorn-gthread"),
+        ("apache", "apache-httpd"),
+        ("go", "go-net-http"),
+        ("glb", "gcp-global-alb"),
+        ("alb", "aws-alb"),
+        ("nlb", "aws-nlb"),
+        ("cloudfront", "aws-cloudfront"),
+        ("nginx", "nginx-upstream"),
+        ("haproxy", "haproxy-upstream"),
+        ("envoy", "envoy-upstream"),
+        ("traefik", "traefik-upstream"),
+        ("caddy", "caddy-upstream"),
+        ("go-client", "go-transport"),
+        ("requests", "python-requests"),
+        ("httpx", "python-httpx"),
+        ("java-client", "java-httpclient"),
+    ];
+
+    fn ours(id: &'static str, has: impl Fn(&str) -> bool) -> &'static str {
+        if has(id) { id } else { SAME.iter().find(|(known, _)| *known == id).map_or(id, |(_, ours)| ours) }
+    }
+
+    #[test]
+    fn explain_and_check_know_the_same_of_idle_connections() {
+        use lameduck_core::catalog::{CALLERS, SERVERS};
+        let mut apart = Vec::new();
+        for theirs in SERVERS {
+            let id = ours(theirs.id, |id| entry(id).is_some());
+            let wanted = theirs.idle_s.unwrap_or(f64::INFINITY);
+            // The setting, or the close that was seen, which may come later.
+            let known: Vec<f64> = ["idle_keepalive_s", "idle_close_observed_s"]
+                .into_iter()
+                .flat_map(|key| entry(id).into_iter().flat_map(move |entry| entry.facts(key)))
+                .filter_map(|fact| fact.num)
+                .collect();
+            let known: Vec<f64> = known.into_iter().map(|n| if n < 0.0 { f64::INFINITY } else { n }).collect();
+            if !known.contains(&wanted) {
+                apart.push(format!("{} ({id}): {wanted} s there, {known:?} here", theirs.name));
+            }
+        }
+        for theirs in CALLERS {
+            let id = ours(theirs.id, |id| balancer(id).is_some());
+            let known = balancer(id).and_then(|balancer| balancer.idle);
+            if !known.is_some_and(|(least, most)| least <= theirs.idle_s && theirs.idle_s <= most) {
+                apart.push(format!("{} ({id}): {} s there, {known:?} here", theirs.name, theirs.idle_s));
+            }
+        }
+        assert!(apart.is_empty(), "{}", apart.join("\n"));
+    }
 }

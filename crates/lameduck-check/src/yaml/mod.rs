@@ -73,13 +73,68 @@ pub fn split(text: &str) -> Vec<(usize, &str)> {
     cuts
 }
 
+/// How many closing brackets at the margin a document may have.
+const MARGINAL: usize = 200;
+
 /// Reads the document that begins at `start`. `None`: there is nothing in it.
+///
+/// A bracket may close in the column of its key: YAML 1.2 forbids it, and the libraries of kubectl and Compose read it.
 pub fn read<'t>(lines: &'t Lines<'t>, start: usize, text: &str) -> Result<Option<Document<'t>>, Bad> {
+    let mut bad = match read_strictly(lines, start, text, None) {
+        Ok(read) => return Ok(read),
+        Err(bad) if text.len() <= 1 << 20 => bad,
+        Err(bad) => return Err(bad),
+    };
+    let said = bad.clone();
+    // Places are counted by characters then, and not by lines, of which the second reading has fewer.
+    let offsets: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let mut joined = text.to_owned();
+    for _ in 0..MARGINAL {
+        // The parser counts the lines that were joined no more: the first bracket from there on is meant.
+        let from = lines.start_of(bad.line).saturating_sub(start);
+        let Some(line_break) = marginal_bracket(&joined, from) else { return Err(said) };
+        joined.replace_range(line_break..=line_break, " ");
+        if joined.as_bytes().get(line_break.wrapping_sub(1)) == Some(&b'\r') {
+            joined.replace_range(line_break - 1..line_break, " ");
+        }
+        match read_strictly(lines, start, &joined, Some(&offsets)) {
+            Ok(read) => return Ok(read),
+            Err(next) => bad = next,
+        }
+    }
+    Err(said)
+}
+
+/// The line break before the first line from there on that holds nothing but closing brackets.
+fn marginal_bracket(text: &str, from: usize) -> Option<usize> {
+    let mut at = from.min(text.len());
+    for line in text.get(at..)?.split_inclusive('\n') {
+        let bare = line.trim();
+        let closes = !bare.is_empty() && bare.bytes().all(|byte| matches!(byte, b']' | b'}' | b','));
+        let before = at.checked_sub(1).filter(|before| text.as_bytes().get(*before) == Some(&b'\n'));
+        if let Some(line_break) = before.filter(|_| closes) {
+            let last = text[..line_break].rsplit('\n').next().unwrap_or_default();
+            // A comment would swallow the bracket.
+            return (!last.contains('#')).then_some(line_break);
+        }
+        at += line.len();
+    }
+    None
+}
+
+fn read_strictly<'t>(
+    lines: &'t Lines<'t>,
+    start: usize,
+    text: &str,
+    offsets: Option<&[usize]>,
+) -> Result<Option<Document<'t>>, Bad> {
     let first = lines.line_of(start);
     let mut builder = Builder { items: Vec::new(), open: Vec::new(), anchors: HashMap::new(), aliases: 0, root: None };
     let ascii = text.is_ascii();
     let place = |marker: Marker| {
-        if ascii {
+        if let Some(offsets) = offsets {
+            start + offsets.get(marker.index()).copied().unwrap_or(text.len())
+        } else if ascii {
             start + marker.index().min(text.len())
         } else {
             lines.offset(first + marker.line() - 1, marker.col())

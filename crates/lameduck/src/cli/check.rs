@@ -1,12 +1,12 @@
 //! `lameduck check`: from the command line to files, and from the answer to a terminal, files and an exit status.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lameduck_check::{Baseline, Config, Options, Outcome, render};
+use lameduck_check::{Baseline, Change, Config, Options, Outcome, Rendered, render};
 
 use super::flag::{self, Failure, Flag, Given, Verb};
 use crate::exit;
@@ -49,6 +49,7 @@ const FLAGS: &[Flag] = &[
     Flag::value("config", "FILE", "Settings. Default: lameduck.toml, where it exists."),
     Flag::value("baseline", "FILE", "Leave out the findings that this file lists."),
     Flag::value("write-baseline", "FILE", "Write the findings there, for --baseline."),
+    Flag::value("values", "FILE", "Values for charts, over their own: helm template --values FILE."),
     Flag::switch("no-render", "Do not run helm or kubectl for charts and kustomizations."),
 ];
 
@@ -58,30 +59,39 @@ pub fn check(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
     let config = config(&given)?;
     let mut options = options(&given, &config)?;
     if !given.switch("no-render")? {
-        render_all(&mut options);
+        render_all(&mut options, given.raw("values"));
     }
     let outcome = lameduck_check::check(&options);
     let fix =
         given.one("fix", "safe or unsafe", |text| ["safe", "unsafe"].contains(&text).then(|| text == "unsafe"))?;
     if given.switch("diff")? {
-        for change in outcome.changes(fix == Some(true)) {
-            print!("{}", lameduck_check::diff(&change));
-        }
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        let print = |change: Change| out.write_all(lameduck_check::diff(&change).as_bytes());
+        let done = outcome.each_change(fix == Some(true), print).and_then(|()| out.flush());
+        done.map_err(|error| unwritten(Path::new("standard output"), &error))?;
         return status(&given, &config, &outcome);
     }
     if let Some(unsafe_too) = fix {
-        let changes = outcome.changes(unsafe_too);
-        for change in &changes {
-            write(&change.path, &change.after)?;
-            eprintln!("fixed {}", change.path.display());
-        }
-        let after = if changes.is_empty() { outcome } else { lameduck_check::check(&options) };
+        let (mut changed, mut failed) = (false, None);
+        let done = outcome.each_change(unsafe_too, |change| {
+            changed = true;
+            let written = fs::write(&change.path, &change.after);
+            match &written {
+                Ok(()) => eprintln!("fixed {}", change.path.display()),
+                Err(_) => failed = Some(change.path),
+            }
+            written
+        });
+        let path = failed.unwrap_or_else(|| PathBuf::from("the findings"));
+        done.map_err(|error| unwritten(&path, &error))?;
+        let after = if changed { lameduck_check::check(&options) } else { outcome };
         show(&given, &after)?;
         return status(&given, &config, &after);
     }
     if let Some(path) = given.raw("write-baseline") {
-        let text = serde_json::to_string_pretty(&outcome.baseline()).unwrap_or_default();
-        write(Path::new(path), &(text + "\n"))?;
+        let path = Path::new(path);
+        let baseline = outcome.baseline().map_err(|error| unwritten(path, &error))?;
+        write(path, &(serde_json::to_string_pretty(&baseline).unwrap_or_default() + "\n"))?;
     }
     show(&given, &outcome)?;
     status(&given, &config, &outcome)
@@ -163,17 +173,21 @@ fn options(given: &Given, config: &Config) -> Result<Options, Failure> {
 }
 
 /// Has charts and kustomizations rendered by the programs that define what they mean, where these are installed.
-fn render_all(options: &mut Options) {
+fn render_all(options: &mut Options, values: Option<&OsStr>) {
     let (charts, kustomizations) = lameduck_check::to_render(&options.paths);
     for chart in charts {
-        match output(Command::new("helm").arg("template").arg("check").arg(&chart)) {
+        let values = values.into_iter().flat_map(|file| [OsStr::new("--values"), file]);
+        match output(Command::new("helm").args(["template", "check"]).arg(&chart).args(values)) {
             Ok(text) => options.rendered.extend(by_source(&chart, &text)),
             Err(why) => options.not_rendered.push((chart, format!("a Helm chart, and helm template failed: {why}"))),
         }
     }
     for folder in kustomizations {
         match output(Command::new("kubectl").arg("kustomize").arg(&folder)) {
-            Ok(text) => options.rendered.push((folder.join("kustomization.yaml (rendered)"), text)),
+            Ok(text) => {
+                let path = folder.join("kustomization.yaml (rendered)");
+                options.rendered.push(Rendered { path, from_template: false, text });
+            }
             Err(why) => {
                 options.not_rendered.push((folder, format!("a kustomization, and kubectl kustomize failed: {why}")));
             }
@@ -189,18 +203,24 @@ fn output(command: &mut Command) -> Result<String, String> {
     })?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
-        return Err(stderr.lines().next().unwrap_or("it said nothing").to_owned());
+        let said: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let said: String = said.join(" ").chars().take(400).collect();
+        return Err(if said.is_empty() { "it said nothing".to_owned() } else { said });
     }
     String::from_utf8(out.stdout).map_err(|error| error.to_string())
 }
 
-/// helm says before each document which template it comes from.
-fn by_source(chart: &Path, text: &str) -> Vec<(PathBuf, String)> {
-    let mut out: Vec<(PathBuf, String)> = Vec::new();
-    for document in text.split("\n---") {
+/// helm says before each document which template it comes from; a template may make several.
+fn by_source(chart: &Path, text: &str) -> Vec<Rendered> {
+    let mut out: Vec<Rendered> = Vec::new();
+    for document in text.split("\n---\n").map(|document| document.strip_prefix("---\n").unwrap_or(document)) {
         let source = document.lines().find_map(|line| line.strip_prefix("# Source: "));
         let Some((_, inner)) = source.and_then(|source| source.split_once('/')) else { continue };
-        out.push((chart.join(format!("{inner} (rendered)")), document.to_owned()));
+        let path = chart.join(inner);
+        match out.iter_mut().find(|known| known.path == path) {
+            Some(known) => known.text.extend(["\n---\n", document]),
+            None => out.push(Rendered { path, from_template: true, text: document.to_owned() }),
+        }
     }
     out
 }
@@ -211,24 +231,24 @@ fn show(given: &Given, outcome: &Outcome) -> Result<(), Failure> {
     })?;
     let to_file = given.raw("output").map(Path::new);
     let color = to_file.is_none() && std::io::stdout().is_terminal() && super::no_color().is_none();
-    let links = if given.switch("explain-links")? { render::links(outcome) } else { String::new() };
+    let links = given.switch("explain-links")?;
     let in_front = format.is_none_or(|format| format == "text");
-    if !in_front {
-        eprint!("{links}");
+    if links && !in_front {
+        let done = render::links(outcome, BufWriter::new(std::io::stderr().lock()));
+        done.map_err(|error| unwritten(Path::new("standard error"), &error))?;
     }
     let all = |out: &mut dyn Write| {
         let mut out = BufWriter::new(out);
-        if in_front {
-            out.write_all(links.as_bytes())?;
+        if links && in_front {
+            render::links(outcome, &mut out)?;
         }
         match format.unwrap_or("text") {
-            // The one that tells everything, of every workload: it is written as it comes.
             "json" => render::json(outcome, &mut out)?,
-            "sarif" => writeln!(out, "{}", render::sarif(outcome))?,
-            "github" => out.write_all(render::github(outcome).as_bytes())?,
-            "junit" => out.write_all(render::junit(outcome).as_bytes())?,
-            "html" => out.write_all(render::html(outcome).as_bytes())?,
-            _ => out.write_all(render::text(outcome, color).as_bytes())?,
+            "sarif" => render::sarif(outcome, &mut out)?,
+            "github" => render::github(outcome, &mut out)?,
+            "junit" => render::junit(outcome, &mut out)?,
+            "html" => render::html(outcome, &mut out)?,
+            _ => render::text(outcome, color, &mut out)?,
         }
         out.flush()
     };
@@ -266,6 +286,6 @@ fn status(given: &Given, config: &Config, outcome: &Outcome) -> Result<u8, Failu
     if outcome.unreadable {
         return Ok(exit::UNREADABLE);
     }
-    let failed = least.is_some_and(|least| outcome.document.count(least) > 0);
+    let failed = least.is_some_and(|least| outcome.count_from(least) > 0);
     Ok(if failed { exit::NEGATIVE } else { exit::OK })
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests are at the edge, and fail by panic")]
 
 mod formats;
+mod helm;
 mod measured;
 mod schema;
 
