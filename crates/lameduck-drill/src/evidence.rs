@@ -29,7 +29,8 @@ pub enum LogKind {
 #[derive(Debug)]
 pub(crate) struct Log {
     prefix: String,
-    seen: HashMap<AttemptId, Duration>,
+    /// When an id was first seen, and whose line that was.
+    seen: HashMap<AttemptId, (Duration, usize)>,
 }
 
 impl Log {
@@ -42,21 +43,26 @@ impl Log {
         if retry == 0 { format!("{}{number}", self.prefix) } else { format!("{}{number}.{retry}", self.prefix) }
     }
 
-    /// Takes a line, or a part of one, seen at `at`.
-    pub(crate) fn line(&mut self, line: &[u8], at: Duration) {
+    /// Takes a line of a replica, or a part of one, seen at `at`.
+    pub(crate) fn line(&mut self, replica: usize, line: &[u8], at: Duration) {
         let prefix = self.prefix.as_bytes();
         let mut rest = line;
         while let Some(found) = rest.windows(prefix.len()).position(|window| window == prefix) {
             rest = &rest[found + prefix.len()..];
             if let Some((number, after)) = digits(rest) {
                 let retry = after.strip_prefix(b".").and_then(digits).map_or(0, |(retry, _)| retry);
-                self.seen.entry((number, retry as u32)).or_insert(at);
+                self.seen.entry((number, retry as u32)).or_insert((at, replica));
             }
         }
     }
 
     pub(crate) fn saw(&self, attempt: AttemptId) -> Option<Duration> {
-        self.seen.get(&attempt).copied()
+        self.seen.get(&attempt).map(|(at, _)| *at)
+    }
+
+    /// The replica whose log shows it.
+    pub(crate) fn whose(&self, attempt: AttemptId) -> Option<usize> {
+        self.seen.get(&attempt).map(|(_, replica)| *replica)
     }
 
     /// What the log can prove, judged by the answered attempts and when their answers ended.
@@ -96,7 +102,7 @@ mod tests {
     fn log(lines: &[(&str, u64)]) -> Log {
         let mut log = Log::new("ab");
         for (line, at) in lines {
-            log.line(line.as_bytes(), ms(*at));
+            log.line(0, line.as_bytes(), ms(*at));
         }
         log
     }

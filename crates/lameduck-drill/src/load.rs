@@ -14,8 +14,8 @@ use crate::evidence::AttemptId;
 use crate::links::{Lane, Place};
 use crate::mix::{Kind, Template, draw};
 use crate::profile::{FailedOn, Failure};
-use crate::record::{Record, begun};
-use crate::replica::Reaction;
+use crate::record::{Nowhere, Record, begun};
+use crate::replica::{Reaction, Replica};
 use crate::rng::Rng;
 use crate::router::{EndpointId, Pooled, Target};
 use crate::run::Shared;
@@ -231,8 +231,7 @@ impl Request {
     async fn attempt_alone(&self, retry: u32, avoid: Option<EndpointId>, connection: Option<u64>) -> Option<usize> {
         match self.target(avoid, connection) {
             Target::Nowhere => {
-                // A retry that has nowhere to go leaves its request as it was.
-                self.shared.book.borrow_mut().unrouted += u64::from(retry == 0);
+                self.nowhere(retry);
                 None
             }
             Target::Reuse(pooled) => {
@@ -246,6 +245,16 @@ impl Request {
                 Some(place)
             }
             Target::Connect(endpoint) => self.connect(retry, endpoint).await,
+        }
+    }
+
+    /// No endpoint was left. A retry that has nowhere to go leaves its request as it was.
+    fn nowhere(&self, retry: u32) {
+        if retry == 0 {
+            let at = self.shared.clock.now();
+            let mut book = self.shared.book.borrow_mut();
+            book.unrouted += 1;
+            book.nowhere.push(Nowhere { number: self.number, template: self.template, at });
         }
     }
 
@@ -282,8 +291,7 @@ impl Request {
     }
 
     fn react(&self, endpoint: EndpointId, reaction: Reaction) {
-        // Once the run is over the fleet is gone, and its evidence has been taken.
-        if let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint) {
+        if let Some(replica) = self.replica(endpoint) {
             replica.reacted(reaction);
         }
     }
@@ -299,7 +307,7 @@ impl Request {
             }
             match place {
                 Place::Nowhere => {
-                    self.shared.book.borrow_mut().unrouted += u64::from(retry == 0);
+                    self.nowhere(retry);
                     return None;
                 }
                 Place::Connect(endpoint) => return self.connect_shared(retry, endpoint).await,
@@ -400,7 +408,7 @@ impl Request {
         }
         let counted = Counted::new(&self.flight.connections);
         let place = self.open(retry, endpoint, Connection::Fresh, None);
-        let address = self.shared.fleet.borrow().replicas[endpoint].address;
+        let address = self.address(endpoint);
         match connect(address, self.shared.plan.connect_timeout).await {
             Connected::Open(stream) => {
                 let id = self.flight.next_connection.get();
@@ -422,9 +430,24 @@ impl Request {
         Some((place, None))
     }
 
+    /// Where it is sent: to the replica, or to the proxy before all of them.
+    fn address(&self, endpoint: EndpointId) -> std::net::SocketAddr {
+        let replica = || self.shared.fleet.borrow().replicas[endpoint].address;
+        self.shared.plan.via.map_or_else(replica, |via| via.address)
+    }
+
+    /// The replica that a connection is to, if that is known.
+    fn replica(&self, endpoint: EndpointId) -> Option<Rc<Replica>> {
+        if self.shared.plan.via.is_some() {
+            return None;
+        }
+        // Once the run is over the fleet is gone, and its evidence has been taken.
+        self.shared.fleet.borrow().replicas.get(endpoint).map(Rc::clone)
+    }
+
     /// A refused handshake says that nobody listens, the moment it is refused.
     fn refused_by(&self, endpoint: EndpointId) {
-        if let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint) {
+        if let Some(replica) = self.replica(endpoint) {
             let stopping = replica.life.borrow().at(Moment::TermReceived).is_some();
             if stopping && !replica.has_exited() {
                 replica.listener_closed(self.shared.clock.now());
@@ -462,7 +485,7 @@ impl Request {
         let shared = &self.shared;
         let attempt = shared.book.borrow().records[place].id;
         let id = shared.log.borrow().id(attempt);
-        let address = shared.fleet.borrow().replicas[pooled.endpoint].address;
+        let address = self.address(pooled.endpoint);
         let wire = wire(self.template(), &address.to_string(), &id, shared.plan.id_in_query);
         if !shared.plan.rtt.is_zero() {
             // On its way: what the server does in this time, the request does not know.
@@ -519,7 +542,7 @@ impl Request {
     /// What an exchange says about whether its replica has heard the stop signal.
     fn learn(&self, endpoint: EndpointId, attempt: AttemptId, got: &Exchanged) {
         debug_assert_eq!(attempt.0, self.number);
-        let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint).map(Rc::clone) else { return };
+        let Some(replica) = self.replica(endpoint) else { return };
         let stopping = replica.life.borrow().at(Moment::TermReceived).is_some();
         let said_close = got.head.is_some_and(|head| head.said_close);
         if !stopping {
@@ -551,7 +574,7 @@ fn failure_of(record: &Record) -> Option<Failure> {
 }
 
 /// Path and query, with the id where it is wanted there.
-fn target(template: &Template, id: &str, id_in_query: bool) -> String {
+pub(crate) fn target(template: &Template, id: &str, id_in_query: bool) -> String {
     let path = &template.path;
     match (id_in_query, path.contains('?')) {
         (false, _) => path.clone(),

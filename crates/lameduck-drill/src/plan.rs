@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -30,6 +30,11 @@ pub enum Action {
     },
     /// The newest replica is killed by SIGKILL, without a word before it.
     Kill,
+    /// Further replicas are started and routed to at once, whether they listen or not: as without a readiness probe.
+    ScaleUp {
+        /// How many.
+        count: usize,
+    },
     /// One process below the newest replica is killed by SIGKILL, while the replica itself is not told to stop.
     KillChild {
         /// The first argument of that process, exactly.
@@ -92,6 +97,11 @@ impl FromStr for Event {
                 Ok(count) if count > 0 => Action::ScaleDown { count },
                 Ok(_) | Err(_) => return Err(wrong(format!("{count:?} is not a number of replicas"))),
             },
+            ("scale-up", None) => Action::ScaleUp { count: 1 },
+            ("scale-up", Some(count)) => match count.parse() {
+                Ok(count) if (1..=100).contains(&count) => Action::ScaleUp { count },
+                Ok(_) | Err(_) => return Err(wrong(format!("{count:?} is not a number of replicas"))),
+            },
             ("idle", None) => Action::Idle { quiet: DEFAULT_QUIET },
             ("idle", Some(quiet)) => {
                 Action::Idle { quiet: duration::parse(quiet).map_err(|error| wrong(error.to_string()))? }
@@ -99,7 +109,7 @@ impl FromStr for Event {
             ("term" | "roll" | "kill" | "restart", Some(_)) => return Err(wrong(format!("{name} takes no value"))),
             _ => {
                 return Err(wrong(format!(
-                    "no action {name:?} (term, roll, scale-down, kill, kill-child, restart, idle)"
+                    "no action {name:?} (term, roll, scale-down, scale-up, kill, kill-child, restart, idle)"
                 )));
             }
         };
@@ -113,6 +123,7 @@ impl fmt::Display for Action {
             Action::Term => write!(f, "term"),
             Action::Roll => write!(f, "roll"),
             Action::ScaleDown { count } => write!(f, "scale-down={count}"),
+            Action::ScaleUp { count } => write!(f, "scale-up={count}"),
             Action::Kill => write!(f, "kill"),
             Action::KillChild { word } => write!(f, "kill-child={word}"),
             Action::Restart => write!(f, "restart"),
@@ -125,6 +136,17 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.action, duration::show(self.at))
     }
+}
+
+/// A proxy that balances over the replicas, which the load goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Via {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it keeps connections to the replicas for later requests.
+    pub keeps: bool,
+    /// How long it tries to connect.
+    pub connect_timeout: Duration,
 }
 
 /// Everything a drill needs to know.
@@ -183,6 +205,12 @@ pub struct Plan {
     pub id_in_query: bool,
     /// Where the replicas' output is kept, a file each. Default nowhere; it is searched for ids all the same.
     pub logs: Option<PathBuf>,
+    /// The proxy in the path. It has to know the replicas, so their ports are fixed, and routing is its own affair. Default none.
+    pub via: Option<Via>,
+    /// Where the log of a Google load balancer in the drill's place is written. Default nowhere.
+    pub lb_log: Option<PathBuf>,
+    /// Where is written what a cluster records of the replicas' lives. Default nowhere.
+    pub cluster_log: Option<PathBuf>,
 }
 
 impl Default for Plan {
@@ -215,6 +243,9 @@ impl Default for Plan {
             max_connections: 1000,
             id_in_query: false,
             logs: None,
+            via: None,
+            lb_log: None,
+            cluster_log: None,
         }
     }
 }
@@ -240,6 +271,11 @@ impl Plan {
         refuse(
             !(rate.is_finite() && rate > 0.0 && rate <= 20_000.0),
             format!("--rate {rate}: above 0, at most 20000"),
+        )?;
+        refuse(
+            self.via.is_some() && (self.port_base == 0 || self.lb_log.is_some()),
+            "--via: the proxy has to know the replicas' ports (--port-base), and writes its own log (no --lb-log)"
+                .into(),
         )?;
         refuse(self.mix.is_empty(), "--requests: the mix is empty".into())?;
         refuse(self.grace.is_zero(), "--grace 0s: SIGKILL would come with the stop signal; use the event kill".into())?;
@@ -274,6 +310,7 @@ impl Plan {
             Action::Roll => start_and_stop * self.replicas as u32,
             Action::Term | Action::ScaleDown { .. } | Action::Kill => self.grace,
             Action::Restart => start_and_stop,
+            Action::ScaleUp { .. } => self.ready_timeout,
             Action::KillChild { .. } => Duration::ZERO,
             Action::Idle { quiet } => *quiet + self.timeout,
         });
@@ -287,7 +324,7 @@ fn gone(action: &Action) -> usize {
     match action {
         Action::Term | Action::Kill => 1,
         Action::ScaleDown { count } => *count,
-        Action::Roll | Action::Restart | Action::KillChild { .. } | Action::Idle { .. } => 0,
+        Action::Roll | Action::Restart | Action::ScaleUp { .. } | Action::KillChild { .. } | Action::Idle { .. } => 0,
     }
 }
 
@@ -306,6 +343,7 @@ mod tests {
         check("roll@500ms", 500, Action::Roll);
         check("scale-down=2@3s", 3000, Action::ScaleDown { count: 2 });
         check("scale-down", 2000, Action::ScaleDown { count: 1 });
+        check("scale-up=2@3s", 3000, Action::ScaleUp { count: 2 });
         check("kill-child=serve-front@3s", 3000, Action::KillChild { word: "serve-front".into() });
         check("idle=6s@1", 1000, Action::Idle { quiet: Duration::from_secs(6) });
         for bad in [
@@ -314,6 +352,7 @@ mod tests {
             "term=1",
             "scale-down=0",
             "scale-down=x",
+            "scale-up=0",
             "idle=x",
             "kill-child",
             "kill-child=",
@@ -345,9 +384,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn events_round_trip(at in 0u64..100_000, which in 0usize..7, n in 1u64..100, word in "[a-z][a-z-]{0,12}") {
+        fn events_round_trip(at in 0u64..100_000, which in 0usize..8, n in 1u64..100, word in "[a-z][a-z-]{0,12}") {
             let quiet = Duration::from_millis(n * 10);
-            let actions = [Action::Term, Action::Roll, Action::ScaleDown { count: n as usize }, Action::Kill, Action::Restart, Action::Idle { quiet }, Action::KillChild { word }];
+            let actions = [Action::Term, Action::Roll, Action::ScaleDown { count: n as usize }, Action::ScaleUp { count: n as usize }, Action::Kill, Action::Restart, Action::Idle { quiet }, Action::KillChild { word }];
             let event = Event { at: Duration::from_millis(at), action: actions[which].clone() };
             prop_assert_eq!(event.to_string().parse(), Ok(event));
         }

@@ -51,6 +51,8 @@ pub(crate) struct Life {
     pub(crate) kept_alive: bool,
     /// When one of its processes was killed by an event, the last time.
     pub(crate) part_ended: Option<Duration>,
+    /// Whether its address no longer answered after its end, not even by a refusal. Only asked where a proxy stands between.
+    pub(crate) unreachable: bool,
 }
 
 impl Life {
@@ -122,6 +124,7 @@ impl Starter {
                 reaction: Reaction::None,
                 kept_alive: false,
                 part_ended: None,
+                unreachable: false,
             }),
             tail: RefCell::default(),
             exited,
@@ -180,7 +183,7 @@ fn take_line(replica: &Replica, log: &RefCell<Log>, line: &[u8], at: Duration) {
     if line.is_empty() {
         return;
     }
-    log.borrow_mut().line(line, at);
+    log.borrow_mut().line(replica.index, line, at);
     let mut tail = replica.tail.borrow_mut();
     if tail.len() == TAIL_LINES {
         tail.pop_front();
@@ -237,7 +240,8 @@ impl Replica {
     /// Notes a sign that the stop signal had an effect.
     pub(crate) fn reacted(&self, reaction: Reaction) {
         let mut life = self.life.borrow_mut();
-        if life.at(Moment::TermReceived).is_some() {
+        // What comes with SIGKILL, or after it, is no answer to the signal before it.
+        if life.at(Moment::TermReceived).is_some() && life.at(Moment::Killed).is_none() {
             life.reaction = life.reaction.max(reaction);
         }
     }
@@ -305,8 +309,9 @@ impl Replica {
 
     /// The listener is known to be closed.
     pub(crate) fn listener_closed(&self, now: Duration) {
-        let known = [Moment::StoppedAccepting, Moment::Exited].map(|moment| self.life.borrow().at(moment));
-        if known == [None, None] {
+        let known =
+            [Moment::StoppedAccepting, Moment::Killed, Moment::Exited].map(|moment| self.life.borrow().at(moment));
+        if known.iter().all(Option::is_none) {
             self.reacted(Reaction::Certain);
             self.record(now, Moment::StoppedAccepting);
         }

@@ -24,7 +24,7 @@ use crate::replica::{self, Fleet, Life, Replica, Starter};
 use crate::router::Router;
 use crate::wire::exchange::{Connected, connect, exchange};
 use crate::wire::response::Reader;
-use crate::{SetupError, events, proc};
+use crate::{SetupError, aftermath, events, proc};
 
 /// How often the counts are told.
 const TICK: Duration = Duration::from_millis(250);
@@ -38,6 +38,8 @@ const PORTS: std::ops::Range<u16> = 18_000..32_000;
 /// What one run left: the raw material of a result.
 #[derive(Debug)]
 pub(crate) struct Observation {
+    /// The clock's zero, since 1970.
+    pub(crate) origin: Duration,
     pub(crate) records: Vec<Record>,
     pub(crate) lives: Vec<Observed>,
     pub(crate) book: Book,
@@ -89,6 +91,7 @@ pub(crate) fn observe(
     folder: Option<&str>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Observation, SetupError> {
+    aftermath::prepare(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SetupError::Runtime)?;
     let tasks = LocalSet::new();
     let result = tasks.block_on(&runtime, async {
@@ -102,6 +105,9 @@ pub(crate) fn observe(
     });
     // Tasks that still hold a connection or a pipe end here, with their runtime.
     drop(tasks);
+    if let Ok(seen) = &result {
+        aftermath::leave(plan, seen)?;
+    }
     result
 }
 
@@ -323,7 +329,9 @@ impl Shared {
         let mut book = self.book.take();
         let log = self.log.replace(Log::new("done"));
         let records = std::mem::take(&mut book.records);
-        let whole = |record: &&Record| matches!(record.attempt.ending, Ending::Complete { .. });
+        // Behind a proxy a failure may be the proxy's own answer, which no replica ever had.
+        let own = |status: u16| status < 500 || self.plan.via.is_none();
+        let whole = |record: &&Record| matches!(record.attempt.ending, Ending::Complete { status } if own(status));
         let log_kind = log.kind(records.iter().filter(whole).map(|record| (record.id, record.attempt.ended)));
         let empty = || Life {
             timeline: lameduck_core::Timeline::default(),
@@ -331,6 +339,7 @@ impl Shared {
             reaction: replica::Reaction::None,
             kept_alive: false,
             part_ended: None,
+            unreachable: false,
         };
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
@@ -338,6 +347,7 @@ impl Shared {
             life: replica.life.replace(empty()),
         });
         Observation {
+            origin: self.clock.origin(),
             records,
             lives: lives.collect(),
             book,
