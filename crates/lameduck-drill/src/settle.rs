@@ -175,6 +175,7 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         exited: life.at(Moment::Exited),
         part_ended: life.part_ended,
         saw_request: saw,
+        neighbour_refused: seen.log.neighbour_refused(record.id),
     };
     (judge(&record.attempt, &server), saw)
 }

@@ -18,6 +18,8 @@ pub mod front;
 pub mod probe;
 #[cfg(feature = "check")]
 pub mod rule;
+#[cfg(feature = "incident")]
+pub mod incident;
 #[cfg(feature = "run")]
 pub mod run;
 
@@ -47,6 +49,8 @@ pub const VERBS: &[&Verb] = &[
     &explain::VERB,
     #[cfg(feature = "explain")]
     &probe::VERB,
+    #[cfg(feature = "incident")]
+    &incident::VERB,
 ];
 
 /// Does what writes to sockets. This program has no `main` of Rust's, which would have SIGPIPE ignored: by default a write to a
