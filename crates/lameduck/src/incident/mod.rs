@@ -134,7 +134,8 @@ impl Told {
     pub fn json(&self, incident: &Incident, short: bool) -> Value {
         let drill = |result: &DrillResult| serde_json::from_str::<Value>(&render::json(result)).unwrap_or(Value::Null);
         let others = self.drills.iter().filter(|(id, ..)| id != "plain" && id != "cured");
-        let others: serde_json::Map<String, Value> = others.map(|(id, _, result)| (id.clone(), drill(result))).collect();
+        let others: serde_json::Map<String, Value> =
+            others.map(|(id, _, result)| (id.clone(), drill(result))).collect();
         let facts = self.facts.iter().map(|fact| json!({"what": fact.what, "story": fact.story, "here": fact.here}));
         let expectations = self.expectations.iter().map(|one| json!({"what": one.what, "holds": one.holds}));
         json!({

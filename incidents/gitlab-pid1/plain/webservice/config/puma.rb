@@ -1,0 +1,22 @@
+# The application server, with a blackout window: after TERM it goes on serving for a while, and says that it is not ready,
+# so that routing can hear of it. Meant for clients that listen; a proxy in the same pod that was never told goes on sending.
+require 'puma/cluster'
+
+bind 'tcp://0.0.0.0:8080'
+workers 2
+threads 4, 16
+preload_app!
+
+# Open until the blackout begins: every worker has the reading end.
+$until_blackout, $ends_blackout = IO.pipe
+
+module BlackoutWindow
+  def stop_workers
+    $ends_blackout.close
+    sleep ENV.fetch('SHUTDOWN_BLACKOUT_SECONDS', '10').to_f
+    super
+  end
+end
+Puma::Cluster.prepend(BlackoutWindow)
+
+on_worker_boot { $ends_blackout.close }
