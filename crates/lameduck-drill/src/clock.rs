@@ -1,6 +1,6 @@
 //! The one place that reads the clock. Everything else holds offsets from the start of a run.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -8,12 +8,19 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     origin: Instant,
+    /// The same moment, since 1970: for what is written beside other people's logs.
+    wall: Duration,
 }
 
 impl Clock {
     /// Starts at zero now.
     pub(crate) fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        Clock { origin: Instant::now(), wall: since_epoch() }
+    }
+
+    /// Its zero, since 1970.
+    pub(crate) fn origin(self) -> Duration {
+        self.wall
     }
 
     /// Time since the start.
@@ -28,9 +35,16 @@ impl Clock {
 }
 
 /// A number that differs from run to run, for the ids of requests. It decides nothing that is measured.
-#[expect(clippy::disallowed_methods, reason = "an id must differ between runs on one machine; the clock does that")]
 pub(crate) fn run_id() -> String {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let mut mixed = crate::rng::Rng::new(since_epoch.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(40));
+    let mut mixed =
+        crate::rng::Rng::new(since_epoch().as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(40));
     format!("{:08x}", mixed.next_u64() as u32)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ids that differ between runs, and logs beside others', need the day's time"
+)]
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

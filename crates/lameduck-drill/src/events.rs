@@ -55,6 +55,17 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: &Action) -> Result<(), Se
                 terminate(shared, &old).await;
             }
         }
+        Action::ScaleUp { count } => {
+            let mut new = Vec::new();
+            for _ in 0..*count {
+                let replica = shared.start(None)?;
+                shared.router.borrow_mut().route(replica.index);
+                new.push(replica);
+            }
+            for replica in &new {
+                shared.serve(replica).await?;
+            }
+        }
         Action::Restart => {
             if let Some(old) = shared.newest() {
                 terminate(shared, &old).await;

@@ -4,6 +4,7 @@
 //! [`run`] carries out a [`Plan`] and returns a [`DrillResult`]; [`compare`] does so plain and under a wrap, interleaved.
 //! [`render`] turns results into text, JSON, `JUnit` and HTML. Nothing here prints, exits or reads the environment.
 
+mod aftermath;
 mod clock;
 pub mod demo;
 mod events;
@@ -88,7 +89,7 @@ pub enum SetupError {
     /// No port is free.
     #[error("no free port among the 1000 tried from --port-base on")]
     NoFreePort,
-    /// A replica's output could not be kept.
+    /// A replica's output, or another file that was asked for, could not be kept.
     #[error("{}: {source}", path.display())]
     Logs {
         /// The file.
@@ -118,6 +119,9 @@ pub fn compare(plan: &Plan, rounds: usize, mut progress: impl FnMut(Progress)) -
     plan.check()?;
     if plan.wrap.is_empty() {
         return Err(plan::BadPlan::new("nothing to compare with: the plan has no wrap").into());
+    }
+    if plan.lb_log.is_some() || plan.cluster_log.is_some() {
+        return Err(plan::BadPlan::new("--lb-log and --cluster-log are of one run: not with --compare").into());
     }
     let wrapped: Vec<_> = plan.wrap.iter().chain(&plan.command).cloned().collect();
     let (mut of_plain, mut of_cured) = (Vec::new(), Vec::new());

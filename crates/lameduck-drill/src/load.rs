@@ -14,7 +14,7 @@ use crate::evidence::AttemptId;
 use crate::links::{Lane, Place};
 use crate::mix::{Kind, Template, draw};
 use crate::profile::{FailedOn, Failure};
-use crate::record::{Record, begun};
+use crate::record::{Nowhere, Record, begun};
 use crate::replica::Reaction;
 use crate::rng::Rng;
 use crate::router::{EndpointId, Pooled, Target};
@@ -231,8 +231,7 @@ impl Request {
     async fn attempt_alone(&self, retry: u32, avoid: Option<EndpointId>, connection: Option<u64>) -> Option<usize> {
         match self.target(avoid, connection) {
             Target::Nowhere => {
-                // A retry that has nowhere to go leaves its request as it was.
-                self.shared.book.borrow_mut().unrouted += u64::from(retry == 0);
+                self.nowhere(retry);
                 None
             }
             Target::Reuse(pooled) => {
@@ -246,6 +245,16 @@ impl Request {
                 Some(place)
             }
             Target::Connect(endpoint) => self.connect(retry, endpoint).await,
+        }
+    }
+
+    /// No endpoint was left. A retry that has nowhere to go leaves its request as it was.
+    fn nowhere(&self, retry: u32) {
+        if retry == 0 {
+            let at = self.shared.clock.now();
+            let mut book = self.shared.book.borrow_mut();
+            book.unrouted += 1;
+            book.nowhere.push(Nowhere { number: self.number, template: self.template, at });
         }
     }
 
@@ -299,7 +308,7 @@ impl Request {
             }
             match place {
                 Place::Nowhere => {
-                    self.shared.book.borrow_mut().unrouted += u64::from(retry == 0);
+                    self.nowhere(retry);
                     return None;
                 }
                 Place::Connect(endpoint) => return self.connect_shared(retry, endpoint).await,
@@ -551,7 +560,7 @@ fn failure_of(record: &Record) -> Option<Failure> {
 }
 
 /// Path and query, with the id where it is wanted there.
-fn target(template: &Template, id: &str, id_in_query: bool) -> String {
+pub(crate) fn target(template: &Template, id: &str, id_in_query: bool) -> String {
     let path = &template.path;
     match (id_in_query, path.contains('?')) {
         (false, _) => path.clone(),

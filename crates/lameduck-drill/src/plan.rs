@@ -30,6 +30,11 @@ pub enum Action {
     },
     /// The newest replica is killed by SIGKILL, without a word before it.
     Kill,
+    /// Further replicas are started and routed to at once, whether they listen or not: as without a readiness probe.
+    ScaleUp {
+        /// How many.
+        count: usize,
+    },
     /// One process below the newest replica is killed by SIGKILL, while the replica itself is not told to stop.
     KillChild {
         /// The first argument of that process, exactly.
@@ -92,6 +97,11 @@ impl FromStr for Event {
                 Ok(count) if count > 0 => Action::ScaleDown { count },
                 Ok(_) | Err(_) => return Err(wrong(format!("{count:?} is not a number of replicas"))),
             },
+            ("scale-up", None) => Action::ScaleUp { count: 1 },
+            ("scale-up", Some(count)) => match count.parse() {
+                Ok(count) if (1..=100).contains(&count) => Action::ScaleUp { count },
+                Ok(_) | Err(_) => return Err(wrong(format!("{count:?} is not a number of replicas"))),
+            },
             ("idle", None) => Action::Idle { quiet: DEFAULT_QUIET },
             ("idle", Some(quiet)) => {
                 Action::Idle { quiet: duration::parse(quiet).map_err(|error| wrong(error.to_string()))? }
@@ -99,7 +109,7 @@ impl FromStr for Event {
             ("term" | "roll" | "kill" | "restart", Some(_)) => return Err(wrong(format!("{name} takes no value"))),
             _ => {
                 return Err(wrong(format!(
-                    "no action {name:?} (term, roll, scale-down, kill, kill-child, restart, idle)"
+                    "no action {name:?} (term, roll, scale-down, scale-up, kill, kill-child, restart, idle)"
                 )));
             }
         };
@@ -113,6 +123,7 @@ impl fmt::Display for Action {
             Action::Term => write!(f, "term"),
             Action::Roll => write!(f, "roll"),
             Action::ScaleDown { count } => write!(f, "scale-down={count}"),
+            Action::ScaleUp { count } => write!(f, "scale-up={count}"),
             Action::Kill => write!(f, "kill"),
             Action::KillChild { word } => write!(f, "kill-child={word}"),
             Action::Restart => write!(f, "restart"),
@@ -204,6 +215,10 @@ pub struct Plan {
     pub id_in_query: bool,
     /// Where the replicas' output is kept, a file each. Default nowhere; it is searched for ids all the same.
     pub logs: Option<PathBuf>,
+    /// Where the log of a Google load balancer in the drill's place is written. Default nowhere.
+    pub lb_log: Option<PathBuf>,
+    /// Where is written what a cluster records of the replicas' lives. Default nowhere.
+    pub cluster_log: Option<PathBuf>,
 }
 
 impl Default for Plan {
@@ -238,6 +253,8 @@ impl Default for Plan {
             max_connections: 1000,
             id_in_query: false,
             logs: None,
+            lb_log: None,
+            cluster_log: None,
         }
     }
 }
@@ -297,6 +314,7 @@ impl Plan {
             Action::Roll => start_and_stop * self.replicas as u32,
             Action::Term | Action::ScaleDown { .. } | Action::Kill => self.grace,
             Action::Restart => start_and_stop,
+            Action::ScaleUp { .. } => self.ready_timeout,
             Action::KillChild { .. } => Duration::ZERO,
             Action::Idle { quiet } => *quiet + self.timeout,
         });
@@ -310,7 +328,7 @@ fn gone(action: &Action) -> usize {
     match action {
         Action::Term | Action::Kill => 1,
         Action::ScaleDown { count } => *count,
-        Action::Roll | Action::Restart | Action::KillChild { .. } | Action::Idle { .. } => 0,
+        Action::Roll | Action::Restart | Action::ScaleUp { .. } | Action::KillChild { .. } | Action::Idle { .. } => 0,
     }
 }
 
@@ -329,6 +347,7 @@ mod tests {
         check("roll@500ms", 500, Action::Roll);
         check("scale-down=2@3s", 3000, Action::ScaleDown { count: 2 });
         check("scale-down", 2000, Action::ScaleDown { count: 1 });
+        check("scale-up=2@3s", 3000, Action::ScaleUp { count: 2 });
         check("kill-child=serve-front@3s", 3000, Action::KillChild { word: "serve-front".into() });
         check("idle=6s@1", 1000, Action::Idle { quiet: Duration::from_secs(6) });
         for bad in [
@@ -337,6 +356,7 @@ mod tests {
             "term=1",
             "scale-down=0",
             "scale-down=x",
+            "scale-up=0",
             "idle=x",
             "kill-child",
             "kill-child=",
@@ -368,9 +388,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn events_round_trip(at in 0u64..100_000, which in 0usize..7, n in 1u64..100, word in "[a-z][a-z-]{0,12}") {
+        fn events_round_trip(at in 0u64..100_000, which in 0usize..8, n in 1u64..100, word in "[a-z][a-z-]{0,12}") {
             let quiet = Duration::from_millis(n * 10);
-            let actions = [Action::Term, Action::Roll, Action::ScaleDown { count: n as usize }, Action::Kill, Action::Restart, Action::Idle { quiet }, Action::KillChild { word }];
+            let actions = [Action::Term, Action::Roll, Action::ScaleDown { count: n as usize }, Action::ScaleUp { count: n as usize }, Action::Kill, Action::Restart, Action::Idle { quiet }, Action::KillChild { word }];
             let event = Event { at: Duration::from_millis(at), action: actions[which].clone() };
             prop_assert_eq!(event.to_string().parse(), Ok(event));
         }

@@ -28,6 +28,14 @@ pub(crate) struct Record {
     pub(crate) echoed: bool,
 }
 
+/// A request that nothing was routed to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nowhere {
+    pub(crate) number: u64,
+    pub(crate) template: usize,
+    pub(crate) at: Duration,
+}
+
 /// All records of a run, and what was not sent.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -36,6 +44,8 @@ pub(crate) struct Book {
     pub(crate) scheduled: u64,
     /// Requests that nothing was routed to.
     pub(crate) unrouted: u64,
+    /// Which they were.
+    pub(crate) nowhere: Vec<Nowhere>,
     /// Requests for which no connection was left, or none could be made on this side.
     pub(crate) dropped: u64,
     /// Idle connections found closed by the server in time, and so not used.

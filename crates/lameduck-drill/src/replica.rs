@@ -240,7 +240,8 @@ impl Replica {
     /// Notes a sign that the stop signal had an effect.
     pub(crate) fn reacted(&self, reaction: Reaction) {
         let mut life = self.life.borrow_mut();
-        if life.at(Moment::TermReceived).is_some() {
+        // What comes with SIGKILL, or after it, is no answer to the signal before it.
+        if life.at(Moment::TermReceived).is_some() && life.at(Moment::Killed).is_none() {
             life.reaction = life.reaction.max(reaction);
         }
     }
@@ -321,8 +322,9 @@ impl Replica {
 
     /// The listener is known to be closed.
     pub(crate) fn listener_closed(&self, now: Duration) {
-        let known = [Moment::StoppedAccepting, Moment::Exited].map(|moment| self.life.borrow().at(moment));
-        if known == [None, None] {
+        let known =
+            [Moment::StoppedAccepting, Moment::Killed, Moment::Exited].map(|moment| self.life.borrow().at(moment));
+        if known.iter().all(Option::is_none) {
             self.reacted(Reaction::Certain);
             self.record(now, Moment::StoppedAccepting);
         }

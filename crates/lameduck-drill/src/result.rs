@@ -223,6 +223,9 @@ pub struct EventReport {
 pub struct RoundReport {
     /// The round, from 1.
     pub round: usize,
+    /// The clock's zero, seconds since 1970: what to add to a `_s` to put it beside another log.
+    #[serde(default)]
+    pub origin_s: f64,
     /// When the load began.
     pub load_began_s: f64,
     /// When the watch ended.

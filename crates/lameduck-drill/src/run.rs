@@ -24,7 +24,7 @@ use crate::replica::{self, Fleet, Life, Replica, Starter};
 use crate::router::Router;
 use crate::wire::exchange::{Connected, connect, exchange};
 use crate::wire::response::Reader;
-use crate::{SetupError, events, proc};
+use crate::{SetupError, aftermath, events, proc};
 
 /// How often the counts are told.
 const TICK: Duration = Duration::from_millis(250);
@@ -38,6 +38,10 @@ const PORTS: std::ops::Range<u16> = 18_000..32_000;
 /// What one run left: the raw material of a result.
 #[derive(Debug)]
 pub(crate) struct Observation {
+    /// What tells the run's ids from others.
+    pub(crate) run: String,
+    /// The clock's zero, since 1970.
+    pub(crate) origin: Duration,
     pub(crate) records: Vec<Record>,
     pub(crate) lives: Vec<Observed>,
     pub(crate) book: Book,
@@ -89,6 +93,7 @@ pub(crate) fn observe(
     folder: Option<&str>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Observation, SetupError> {
+    aftermath::prepare(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SetupError::Runtime)?;
     let tasks = LocalSet::new();
     let result = tasks.block_on(&runtime, async {
@@ -102,6 +107,9 @@ pub(crate) fn observe(
     });
     // Tasks that still hold a connection or a pipe end here, with their runtime.
     drop(tasks);
+    if let Ok(seen) = &result {
+        aftermath::leave(plan, seen)?;
+    }
     result
 }
 
@@ -342,6 +350,8 @@ impl Shared {
             life: replica.life.replace(empty()),
         });
         Observation {
+            run: self.starter.run.clone(),
+            origin: self.clock.origin(),
             records,
             lives: lives.collect(),
             book,

@@ -129,6 +129,7 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
     result.server_log = if round == 1 { seen.log_kind } else { weaker(result.server_log, seen.log_kind) };
     result.rounds.push(RoundReport {
         round,
+        origin_s: seconds(seen.origin),
         load_began_s: seconds(seen.load_began),
         ended_s: seconds(seen.ended),
         client_cpu_s: seen.client_cpu.map(seconds),

@@ -144,6 +144,87 @@ fn a_deaf_service_is_told_from_a_slow_one() {
     });
 }
 
+/// What dies with SIGKILL is no answer to the signal before it, though routing goes on and meets what it left.
+#[test]
+fn a_shell_that_keeps_term_to_itself_is_deaf_even_where_routing_outlives_the_grace() {
+    let mut plan = Plan { lag: ms(1200), grace: ms(600), replicas: 1, ..plan("naive", "term") };
+    plan.mix = parse_request_file("GET / 5\nGET /slow?ms=300 5").unwrap();
+    plan.command =
+        ["sh", "-c", "trap '' TERM; \"$0\" \"$@\"; :"].map(Into::into).into_iter().chain(plan.command).collect();
+    let result = drill(&plan);
+    assert_eq!(result.replicas[0].reacted, Some(false), "{:?}", result.replicas[0]);
+    assert!(lost_to(&result, Cause::SignalNotDelivered) > 5, "{:?}", result.tally);
+    only(&result, &[Cause::SignalNotDelivered, Cause::RefusedWhileRouted]);
+}
+
+#[test]
+fn a_replica_that_is_routed_to_before_it_listens_refuses() {
+    let mut plan = plan("naive", "scale-up=2");
+    plan.command = ["sh", "-c", "[ -e \"$HERE\" ] && sleep 0.5; exec \"$0\" \"$@\""]
+        .map(Into::into)
+        .into_iter()
+        .chain(plan.command)
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let late = folder.path().join("late");
+    plan.env.push(("HERE".into(), late.clone().into()));
+    let result = run(&plan, |news| {
+        if matches!(news, lameduck_drill::Progress::LoadBegan { .. }) {
+            std::fs::write(&late, "").unwrap();
+        }
+    })
+    .unwrap();
+    only(&result, &[Cause::NotReadyYet]);
+    // Half of 200 requests a second for the half second in which both new ones sleep.
+    assert!((20..=100).contains(&lost_to(&result, Cause::NotReadyYet)), "{:?}", result.tally);
+    assert!(result.replicas[2].tally.answered > 10, "{:?}", result.replicas[2]);
+}
+
+#[test]
+fn the_logs_of_others_say_what_they_would_have_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let [balancer, cluster] = ["lb.json", "cluster.json"].map(|name| folder.path().join(name));
+    let mut plan = Plan { lb_log: Some(balancer.clone()), cluster_log: Some(cluster.clone()), ..plan("naive", "term") };
+    plan.events.push("scale-down=1@1200ms".parse().unwrap());
+    plan.profile.retry = lameduck_drill::Retry::from_id("none").unwrap();
+    plan.id_in_query = true;
+    let result = drill(&plan);
+    let text = std::fs::read_to_string(&balancer).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len() as u64, result.tally.sent + result.unrouted);
+    let of = |line: &serde_json::Value, pointer: &str| line.pointer(pointer).unwrap().as_str().unwrap_or("").to_owned();
+    let details = |line: &serde_json::Value| of(line, "/jsonPayload/statusDetails");
+    let unpicked = lines.iter().filter(|line| details(line) == "failed_to_pick_backend").count();
+    assert!(unpicked as u64 == result.unrouted && unpicked > 0);
+    let answered = lines.iter().filter(|line| details(line) == "response_sent_by_backend").count();
+    assert_eq!(answered as u64, result.tally.answered);
+    for loss in &result.losses {
+        let line = lines.iter().find(|line| of(line, "/trace").ends_with(&format!("/{}", loss.id))).unwrap();
+        let said = details(line);
+        let expect = if loss.ending == EndingId::Refused {
+            "failed_to_connect_to_backend"
+        } else if loss.status.is_some() {
+            "backend_connection_closed_after_partial_response_sent"
+        } else {
+            "backend_connection_closed_before_data_sent_to_client"
+        };
+        assert_eq!(said, expect, "{line} {loss:?}");
+        assert!(of(line, "/httpRequest/requestUrl").contains(&format!("lameduck-id={}", loss.id)), "{line}");
+        let port: u16 = of(line, "/httpRequest/serverIp").rsplit(':').next().unwrap().parse().unwrap();
+        assert_eq!(Some(port), result.replicas.iter().find(|one| one.name == loss.replica).map(|one| one.port));
+    }
+    let cluster: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&cluster).unwrap()).unwrap();
+    let items = cluster["items"].as_array().unwrap();
+    let kinds = |kind: &str| items.iter().filter(|item| item["kind"] == kind).count();
+    assert_eq!((kinds("Pod"), kinds("EndpointSlice")), (2, 0), "both were told to stop, and routing has heard");
+    assert_eq!(items.iter().filter(|item| item["reason"] == "Killing").count(), 2);
+    let pod = items.iter().find(|item| item["kind"] == "Pod").unwrap();
+    assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(pod.pointer("/status/containerStatuses/0/state/terminated/exitCode").unwrap(), 143);
+    let finished = pod.pointer("/status/containerStatuses/0/state/terminated/finishedAt").unwrap().as_str().unwrap();
+    assert_eq!(finished.len(), "2026-11-21T18:00:00Z".len(), "a cluster tells no parts of a second: {finished}");
+}
+
 #[test]
 fn a_kill_is_a_crash() {
     let result = drill(&plan("naive", "kill"));

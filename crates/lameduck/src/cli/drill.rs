@@ -44,7 +44,7 @@ const FLAGS: &[Flag] = &[
     Flag::list(
         "event",
         "EVENT",
-        "ACTION[=VALUE][@AT]: term, roll, scale-down=N, kill, kill-child=WORD, restart, idle=TIME. May be repeated. Default: roll@2s.",
+        "ACTION[=VALUE][@AT]: term, roll, scale-down=N, scale-up=N, kill, kill-child=WORD, restart, idle=TIME. May be repeated. Default: roll@2s.",
     ),
     Flag::value("lag", "TIME", "How long routing goes on sending to a replica after its stop signal. Default: 3s."),
     Flag::value("grace", "TIME", "From the stop signal to KILL. Default: 30s."),
@@ -73,6 +73,12 @@ const FLAGS: &[Flag] = &[
         "With --compare: an option of lameduck run, as in --run-option=--quiet=1s. May be repeated.",
     ),
     Flag::value("logs", "DIR", "Keep the replicas' output here, a file each."),
+    Flag::value("lb-log", "FILE", "Write the log of a Google load balancer in the drill's place, JSON lines."),
+    Flag::value(
+        "cluster-log",
+        "FILE",
+        "Write what a cluster records of the replicas: events, pods and endpoint slices, JSON.",
+    ),
     Flag::value("json", "FILE", "Write the result as JSON (- is standard output)."),
     Flag::value("junit", "FILE", "Write it as JUnit XML."),
     Flag::value("html", "FILE", "Write it as one self-contained page."),
@@ -182,6 +188,8 @@ fn plan(given: &Given) -> Result<Plan, Failure> {
         max_connections: number("max-connections", 1, 100_000)?.map_or(default.max_connections, |n| n as usize),
         id_in_query: given.switch("id-in-query")?,
         logs: given.raw("logs").map(PathBuf::from),
+        lb_log: given.raw("lb-log").map(PathBuf::from),
+        cluster_log: given.raw("cluster-log").map(PathBuf::from),
         ..default
     })
 }
