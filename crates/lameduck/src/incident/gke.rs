@@ -186,6 +186,7 @@ fn variant(
         lag: stage.time(3.0),
         grace: stage.time(30.0),
         rtt: RTT,
+        lb_log: Some(stage.left(id).join("requests.log")),
         idle_connections: CONNECTIONS,
         min_sample: 300,
         ..Plan::default()

@@ -3,6 +3,7 @@
 //! An incident is data (what it needs, its files) and one function that plays it on a [`Stage`]: each step of it is one of lameduck's
 //! verbs, called as a library. What a step showed is written into [`Told`], from which the JSON and the page are made.
 
+mod gitlab;
 mod gke;
 pub mod node;
 mod page;
@@ -76,7 +77,7 @@ pub struct Incident {
 }
 
 /// All of them.
-pub const ALL: &[&Incident] = &[&gke::INCIDENT];
+pub const ALL: &[&Incident] = &[&gitlab::INCIDENT, &gke::INCIDENT];
 
 /// One comparison of the story with this run.
 #[derive(Debug, Clone)]

@@ -1,13 +1,11 @@
-# The application server, with a blackout window: after TERM it goes on serving for a while, and says that it is not ready,
-# so that routing can hear of it. Meant for clients that listen; a proxy in the same pod that was never told goes on sending.
+# A blackout window: after TERM this goes on serving for a while, and says that it is not ready, so that routing can hear of it.
+# It helps clients that listen; a proxy in the same pod that was never told goes on sending.
 require 'puma/cluster'
 
-bind 'tcp://0.0.0.0:8080'
-workers 2
 threads 4, 16
 preload_app!
 
-# Open until the blackout begins: every worker has the reading end.
+# Open until the blackout begins; every worker has the reading end.
 $until_blackout, $ends_blackout = IO.pipe
 
 module BlackoutWindow
