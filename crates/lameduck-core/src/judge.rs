@@ -154,9 +154,10 @@ fn aborted(attempt: &Attempt, server: &ServerSide) -> Verdict {
 
 fn complete(status: u16, server: &ServerSide) -> Verdict {
     match status {
-        502 | 503 if server.neighbour_refused == Some(true) => {
-            lost(Cause::PeerDown, "a complete 5xx by the gateway in the pod; its own log says that its neighbour refused the connection")
-        }
+        502 | 503 if server.neighbour_refused == Some(true) => lost(
+            Cause::PeerDown,
+            "a complete 5xx by the gateway in the pod; its own log says that its neighbour refused the connection",
+        ),
         502 => lost(Cause::Unknown, "a complete 502; missing: the log of the gateway that wrote it"),
         503 => lost(Cause::Overload, "a complete 503"),
         504 => lost(Cause::BackendTimeout, "a complete 504"),

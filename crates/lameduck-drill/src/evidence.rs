@@ -137,8 +137,14 @@ mod tests {
     #[test]
     fn a_gateway_says_that_its_neighbour_refused() {
         let log = log(&[
-            (r#"{"correlation_id":"ld-ab-1","error":"badgateway: dial tcp 127.0.0.1:8080: connect: connection refused"}"#, 5),
-            (r#"{"correlation_id":"ld-ab-2","error":"badgateway: dial tcp 10.0.0.7:8080: connect: connection refused"}"#, 5),
+            (
+                r#"{"correlation_id":"ld-ab-1","error":"badgateway: dial tcp 127.0.0.1:8080: connect: connection refused"}"#,
+                5,
+            ),
+            (
+                r#"{"correlation_id":"ld-ab-2","error":"badgateway: dial tcp 10.0.0.7:8080: connect: connection refused"}"#,
+                5,
+            ),
             (r#"{"correlation_id":"ld-ab-3","status":200,"remote_ip":"127.0.0.1"}"#, 5),
         ]);
         let said = [1, 2, 3].map(|number| log.neighbour_refused((number, 0)));

@@ -59,6 +59,7 @@ pub(crate) struct Observation {
 pub(crate) struct Observed {
     pub(crate) name: String,
     pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     pub(crate) life: Life,
 }
 
@@ -347,6 +348,7 @@ impl Shared {
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
             port: replica.port,
+            address: replica.address,
             life: replica.life.replace(empty()),
         });
         Observation {

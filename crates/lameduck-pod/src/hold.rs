@@ -125,7 +125,11 @@ impl Pod {
         Ok(())
     }
 
-    fn start(self: Rc<Self>, place: usize, may_stop: watch::Receiver<bool>) -> tokio::task::JoinHandle<Result<(), PodError>> {
+    fn start(
+        self: Rc<Self>,
+        place: usize,
+        may_stop: watch::Receiver<bool>,
+    ) -> tokio::task::JoinHandle<Result<(), PodError>> {
         tokio::task::spawn_local(async move { self.life(place, may_stop).await })
     }
 
@@ -188,7 +192,9 @@ impl Pod {
     fn began(&self, place: usize, container: &Container, running: &mut Running) -> Result<(), PodError> {
         self.pids.borrow_mut()[place] = running.pid;
         let log = self.record.borrow().log(place);
-        for stream in [running.child.stdout.take().map(boxed), running.child.stderr.take().map(boxed)].into_iter().flatten() {
+        for stream in
+            [running.child.stdout.take().map(boxed), running.child.stderr.take().map(boxed)].into_iter().flatten()
+        {
             let (file, name) = (appender(&log)?, container.name.clone());
             // Its end is the end of the stream.
             tokio::task::spawn_local(follow(file, name, stream, Rc::clone(&self.out)));
@@ -325,7 +331,21 @@ impl Pod {
         }
         let path = self.record.borrow().file(".pcap");
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "tcpdump", "-i", "eth0", "-U", "-s", "0", "-B", "8192", "-Z", "root", "-w"]);
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "tcpdump",
+            "-i",
+            "eth0",
+            "-U",
+            "-s",
+            "0",
+            "-B",
+            "8192",
+            "-Z",
+            "root",
+            "-w",
+        ]);
         command.arg(path).args(["tcp", "port", &self.spec.port.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().ok()?;

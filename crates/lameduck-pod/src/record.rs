@@ -124,7 +124,8 @@ impl Record {
                 json!({"name": name, "ports": ports})
             })
             .collect();
-        let statuses: Vec<Value> = self.ports.iter().zip(&self.containers).map(|((name, _), state)| status(name, state)).collect();
+        let statuses: Vec<Value> =
+            self.ports.iter().zip(&self.containers).map(|((name, _), state)| status(name, state)).collect();
         json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
             "spec": {"nodeName": "lameduck-node", "terminationGracePeriodSeconds": self.grace, "containers": containers},

@@ -43,7 +43,8 @@ fn process(pid: i32, depth: usize) -> Option<Process> {
     let own = field("NSpid:")?.split_whitespace().next_back()?.parse().ok()?;
     let state = field("State:")?.chars().next()?;
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = words.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
+    let words: Vec<_> =
+        words.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
     let command = if words.is_empty() { format!("[{}]", field("Name:")?) } else { words.join(" ") };
     Some(Process { pid: own, depth, state, command })
 }

@@ -21,7 +21,7 @@ pub const VERB: Verb = Verb {
     from_env: false,
     usage_status: exit::USAGE,
     about: "\
-Options come before the names. Nothing is installed: what is missing is said. Pods are made of namespaces (root, or a kernel that lets
+Nothing is installed: what is missing is said. Pods are made of namespaces (root, or a kernel that lets
 users make them); the host's network is not touched.
 
 Exit status: 0 all passed, 1 one did not, 2 usage, 4 none could be run. With --strict whatever was skipped is 1.
@@ -52,7 +52,7 @@ struct Outcome {
 
 /// Runs the verb.
 pub fn incident(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Result<u8, Failure> {
-    let given = flag::parse(&VERB, args, env)?;
+    let given = flag::parse(&VERB, &in_order(args), env)?;
     let path = env("PATH").unwrap_or_default();
     let wanted = wanted(&given)?;
     let no_node = if env(node::VARIABLE).is_some() { None } else { node::possible(&path).err() };
@@ -60,7 +60,10 @@ pub fn incident(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> R
         for incident in incident::ALL {
             let lacks = no_node.clone().or_else(|| missing(incident.needs, &path));
             let lacks = lacks.map_or_else(|| "can be run here".into(), |why| format!("can not be run here: {why}"));
-            println!("{:18} {}\n{:18} {lacks}; takes {}, --short {}", incident.name, incident.title, "", incident.takes.1, incident.takes.0);
+            println!(
+                "{:18} {}\n{:18} {lacks}; takes {}, --short {}",
+                incident.name, incident.title, "", incident.takes.1, incident.takes.0
+            );
         }
         return Ok(exit::OK);
     }
@@ -89,6 +92,24 @@ pub fn incident(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> R
     } else {
         exit::OK
     })
+}
+
+/// Options may follow the names.
+fn in_order(args: &[OsString]) -> Vec<OsString> {
+    let (mut options, mut names) = (Vec::new(), Vec::new());
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        let text = arg.to_string_lossy();
+        if text.starts_with('-') && text != "-" {
+            options.push(arg.clone());
+            if FLAGS.iter().any(|flag| text.strip_prefix("--") == Some(flag.long) && flag.value.is_some()) {
+                options.extend(rest.next().cloned());
+            }
+        } else {
+            names.push(arg.clone());
+        }
+    }
+    options.into_iter().chain(names).collect()
 }
 
 fn wanted(given: &Given) -> Result<Vec<&'static Incident>, Failure> {
@@ -187,10 +208,11 @@ struct Work(PathBuf, bool);
 impl Work {
     fn new(keep: Option<PathBuf>) -> Result<Work, Failure> {
         let kept = keep.is_some();
-        let path = keep.unwrap_or_else(|| std::env::temp_dir().join(format!("lameduck-incident-{}", std::process::id())));
-        let made = fs::create_dir_all(&path).and_then(|()| fs::canonicalize(&path));
         let path =
-            made.map_err(|error| Failure::Error { message: format!("{}: {error}", path.display()), status: exit::SETUP })?;
+            keep.unwrap_or_else(|| std::env::temp_dir().join(format!("lameduck-incident-{}", std::process::id())));
+        let made = fs::create_dir_all(&path).and_then(|()| fs::canonicalize(&path));
+        let path = made
+            .map_err(|error| Failure::Error { message: format!("{}: {error}", path.display()), status: exit::SETUP })?;
         Ok(Work(path, kept))
     }
 }

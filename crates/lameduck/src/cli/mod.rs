@@ -14,12 +14,12 @@ pub mod drill;
 pub mod explain;
 #[cfg(feature = "front")]
 pub mod front;
+#[cfg(feature = "incident")]
+pub mod incident;
 #[cfg(feature = "explain")]
 pub mod probe;
 #[cfg(feature = "check")]
 pub mod rule;
-#[cfg(feature = "incident")]
-pub mod incident;
 #[cfg(feature = "run")]
 pub mod run;
 

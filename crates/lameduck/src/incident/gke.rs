@@ -70,7 +70,14 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
         stage.skip("explain: there is no capture, because tcpdump is not in PATH (Debian: tcpdump)");
     }
 
-    let fixed = variant(stage, "fixed", "the story's fix: server.keepAliveTimeout = 620e3", &["node", "server.js"], APP_PORT, idle)?;
+    let fixed = variant(
+        stage,
+        "fixed",
+        "the story's fix: server.keepAliveTimeout = 620e3",
+        &["node", "server.js"],
+        APP_PORT,
+        idle,
+    )?;
     let fixed = stage.drill(fixed)?;
     stage.expect_clean("the story's fix", &fixed, None);
 
@@ -78,10 +85,12 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     let program = stage.setting.program.display().to_string();
     let upstream = format!("127.0.0.1:{APP_PORT}");
     let listen = format!("0.0.0.0:{FRONT_PORT}");
-    let words = [&program, "run", "--grace", &grace, "--listen", &listen, "--upstream", &upstream, "--", "node", "server.js"];
-    let mut cured = variant(stage, "cured", "cured: lameduck run --listen, the app untouched", &words, FRONT_PORT, idle)?;
+    let words =
+        [&program, "run", "--grace", &grace, "--listen", &listen, "--upstream", &upstream, "--", "node", "server.js"];
+    let mut cured =
+        variant(stage, "cured", "cured: lameduck run --listen, the app untouched", &words, FRONT_PORT, idle)?;
     // A cure has to end well too: at last one pod is told to stop.
-    cured.plan.events.push(Event { at: Duration::ZERO, action: Action::Term });
+    cured.plan.events.push(Event { at: Duration::from_secs(2), action: Action::Term });
     let cured = stage.drill(cured)?;
     stage.expect_clean("cured", &cured, Some(stage.time(30.0)));
     stage.told.story_sleep_s = Some(stage.time(30.0).as_secs_f64());
@@ -111,7 +120,8 @@ fn probe(stage: &mut Stage) -> Result<Duration, Broken> {
     let report = crate::cli::with_sockets(|| lameduck_probe::probe(&plan, &mut |_| {}))?;
     let text = lameduck_probe::render::text(&report);
     stage.show("lameduck probe, of server.js with 12 s in the place of 620 s", text);
-    let seconds = |time: Option<f64>| time.map_or_else(|| "not closed within 15 s".into(), |time| format!("{time:.2} s"));
+    let seconds =
+        |time: Option<f64>| time.map_or_else(|| "not closed within 15 s".into(), |time| format!("{time:.2} s"));
     stage.fact(
         "idle timeout of a connection that never had a request (the naive test)",
         "620 s, as set",
@@ -135,7 +145,14 @@ fn probe(stage: &mut Stage) -> Result<Duration, Broken> {
     Ok(Duration::from_secs_f64(after.max(1.0)))
 }
 
-fn variant(stage: &Stage, id: &'static str, title: &str, command: &[&str], port: u16, idle: Duration) -> Result<Variant, Broken> {
+fn variant(
+    stage: &Stage,
+    id: &'static str,
+    title: &str,
+    command: &[&str],
+    port: u16,
+    idle: Duration,
+) -> Result<Variant, Broken> {
     let image = stage.setting.work.join(id).join("image");
     let source = if id == "fixed" { "fixed/server.js" } else { "plain/server.js" };
     fs::create_dir_all(image.join("srv"))?;
@@ -169,6 +186,7 @@ fn variant(stage: &Stage, id: &'static str, title: &str, command: &[&str], port:
         lag: stage.time(3.0),
         grace: stage.time(30.0),
         rtt: RTT,
+        lb_log: Some(stage.left(id).join("requests.log")),
         idle_connections: CONNECTIONS,
         min_sample: 300,
         ..Plan::default()
@@ -195,7 +213,11 @@ fn captured(stage: &mut Stage, plain: &lameduck_drill::DrillResult) -> Result<()
         stage.expect("explain follows a failed id", false);
         return Ok(());
     };
-    let mut text: Vec<String> = followed.seen.iter().map(|(cite, line)| format!("{} {line}", cite.rsplit('/').next().unwrap_or(cite))).collect();
+    let mut text: Vec<String> = followed
+        .seen
+        .iter()
+        .map(|(cite, line)| format!("{} {line}", cite.rsplit('/').next().unwrap_or(cite)))
+        .collect();
     text.extend(followed.grounds.iter().map(|grounds| format!("because: {grounds}")));
     text.extend(followed.fixes.iter().map(|fix| format!("fix: {fix}")));
     stage.show(format!("lameduck explain --id {}", loss.id), text.join("\n"));

@@ -3,6 +3,7 @@
 //! An incident is data (what it needs, its files) and one function that plays it on a [`Stage`]: each step of it is one of lameduck's
 //! verbs, called as a library. What a step showed is written into [`Told`], from which the JSON and the page are made.
 
+mod gitlab;
 mod gke;
 pub mod node;
 mod page;
@@ -76,7 +77,7 @@ pub struct Incident {
 }
 
 /// All of them.
-pub const ALL: &[&Incident] = &[&gke::INCIDENT];
+pub const ALL: &[&Incident] = &[&gitlab::INCIDENT, &gke::INCIDENT];
 
 /// One comparison of the story with this run.
 #[derive(Debug, Clone)]
@@ -134,7 +135,8 @@ impl Told {
     pub fn json(&self, incident: &Incident, short: bool) -> Value {
         let drill = |result: &DrillResult| serde_json::from_str::<Value>(&render::json(result)).unwrap_or(Value::Null);
         let others = self.drills.iter().filter(|(id, ..)| id != "plain" && id != "cured");
-        let others: serde_json::Map<String, Value> = others.map(|(id, _, result)| (id.clone(), drill(result))).collect();
+        let others: serde_json::Map<String, Value> =
+            others.map(|(id, _, result)| (id.clone(), drill(result))).collect();
         let facts = self.facts.iter().map(|fact| json!({"what": fact.what, "story": fact.story, "here": fact.here}));
         let expectations = self.expectations.iter().map(|one| json!({"what": one.what, "holds": one.holds}));
         json!({

@@ -44,10 +44,14 @@ fn section(out: &mut String, incident: &Incident, told: &Told, broken: Option<&s
     );
     results(out, told);
     facts(out, told);
-    list(out, "What had to hold", told.expectations.iter().map(|one| {
-        let (class, word) = if one.holds { ("good", "ok") } else { ("bad", "not so") };
-        format!("<span class={class}>{word}</span> {}", escaped(&one.what))
-    }));
+    list(
+        out,
+        "What had to hold",
+        told.expectations.iter().map(|one| {
+            let (class, word) = if one.holds { ("good", "ok") } else { ("bad", "not so") };
+            format!("<span class={class}>{word}</span> {}", escaped(&one.what))
+        }),
+    );
     predicted(out, told);
     explained(out, told);
     for (title, text) in &told.shown {
@@ -109,36 +113,44 @@ fn facts(out: &mut String, told: &Told) {
 }
 
 fn predicted(out: &mut String, told: &Told) {
-    list(out, "Predicted by check, before anything ran", told.check.iter().map(|finding| {
-        let text = |name: &str| escaped(finding[name].as_str().unwrap_or_default());
-        let place = format!("{}:{}:{}", text("file"), finding["line"], finding["column"]);
-        format!("<code>{place}</code> <b>{}</b> ({}): {}", text("rule"), text("cause"), text("message"))
-    }));
+    list(
+        out,
+        "Predicted by check, before anything ran",
+        told.check.iter().map(|finding| {
+            let text = |name: &str| escaped(finding[name].as_str().unwrap_or_default());
+            let place = format!("{}:{}:{}", text("file"), finding["line"], finding["column"]);
+            format!("<code>{place}</code> <b>{}</b> ({}): {}", text("rule"), text("cause"), text("message"))
+        }),
+    );
 }
 
 fn explained(out: &mut String, told: &Told) {
-    list(out, "Explained afterwards, from what the run left behind", told.explain.iter().flat_map(|explanation| {
-        let variant = escaped(explanation["variant"].as_str().unwrap_or_default());
-        let causes = explanation["causes"].as_array().cloned().unwrap_or_default();
-        let followed = &explanation["followed"];
-        let one = followed.is_object().then(|| {
-            let text = |name: &str| escaped(followed[name].as_str().unwrap_or("not known"));
-            format!("--id {}: <b>{}</b>, {}", text("id"), text("cause"), text("grounds"))
-        });
-        let line = move |cause: &serde_json::Value| {
-            let grounds = cause["grounds"][0]["grounds"].as_str().unwrap_or_default();
-            let cites = cause["examples"][0]["cites"][0].as_str().unwrap_or_default();
-            let cite = cites.rsplit('/').next().unwrap_or_default();
-            format!(
-                "{variant}: {} <b>{}</b>, {} <code>{}</code>",
-                cause["requests"],
-                escaped(cause["cause"].as_str().unwrap_or_default()),
-                escaped(grounds),
-                escaped(cite)
-            )
-        };
-        causes.iter().map(line).chain(one).collect::<Vec<_>>()
-    }));
+    list(
+        out,
+        "Explained afterwards, from what the run left behind",
+        told.explain.iter().flat_map(|explanation| {
+            let variant = escaped(explanation["variant"].as_str().unwrap_or_default());
+            let causes = explanation["causes"].as_array().cloned().unwrap_or_default();
+            let followed = &explanation["followed"];
+            let one = followed.is_object().then(|| {
+                let text = |name: &str| escaped(followed[name].as_str().unwrap_or("not known"));
+                format!("--id {}: <b>{}</b>, {}", text("id"), text("cause"), text("grounds"))
+            });
+            let line = move |cause: &serde_json::Value| {
+                let grounds = cause["grounds"][0]["grounds"].as_str().unwrap_or_default();
+                let cites = cause["examples"][0]["cites"][0].as_str().unwrap_or_default();
+                let cite = cites.rsplit('/').next().unwrap_or_default();
+                format!(
+                    "{variant}: {} <b>{}</b>, {} <code>{}</code>",
+                    cause["requests"],
+                    escaped(cause["cause"].as_str().unwrap_or_default()),
+                    escaped(grounds),
+                    escaped(cite)
+                )
+            };
+            causes.iter().map(line).chain(one).collect::<Vec<_>>()
+        }),
+    );
 }
 
 fn list(out: &mut String, title: &str, items: impl Iterator<Item = String>) {

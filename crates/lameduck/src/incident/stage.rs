@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lameduck_core::Cause;
 use lameduck_core::duration::show;
-use lameduck_drill::{DrillResult, Plan, Pods};
+use lameduck_drill::{DrillResult, Plan, Pods, Progress};
 use lameduck_explain::report::{Explanation, Question};
 use lameduck_explain::stream::Reading;
 use lameduck_pod::PodSpec;
@@ -159,7 +159,9 @@ impl Stage {
             port: variant.pods.first().map_or(80, |pod| pod.port),
         };
         // A roll starts as many again.
-        for (index, pod) in variant.pods.iter().cycle().take(2 * variant.plan.replicas.max(variant.pods.len())).enumerate() {
+        for (index, pod) in
+            variant.pods.iter().cycle().take(2 * variant.plan.replicas.max(variant.pods.len())).enumerate()
+        {
             let path = folder.join(format!("spec-{}.json", pods.address(index).ip()));
             fs::write(path, serde_json::to_string_pretty(pod)?)?;
         }
@@ -173,16 +175,26 @@ impl Stage {
             spec.into(),
             "{host}".into(),
         ];
-        let plan = Plan { command: words.to_vec(), pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
+        let plan =
+            Plan { command: words.to_vec(), pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
         plan.check()?;
         let mut live = Live::new(self.setting.quiet);
-        let result = crate::cli::with_sockets(|| lameduck_drill::run(&plan, |news| live.tell(&news)));
+        let result = crate::cli::with_sockets(|| {
+            lameduck_drill::run(&plan, |news| match news {
+                // Its words are those of a comparison.
+                Progress::Began { .. } => {}
+                news => live.tell(&news),
+            })
+        });
         live.end();
         let result = result?;
         let tally = &result.tally;
         let causes: Vec<_> = tally.causes.iter().map(|(cause, n)| format!("{n} {cause}")).collect();
         let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
-        self.say(&format!("{} sent = {} answered + {} lost{causes} + {} unknown", tally.sent, tally.answered, tally.lost, tally.unknown));
+        self.say(&format!(
+            "{} sent = {} answered + {} lost{causes} + {} unknown",
+            tally.sent, tally.answered, tally.lost, tally.unknown
+        ));
         if let Some(max) = result.term_to_exit_s.max {
             self.say(&format!("from TERM to exit: {max:.1} s at most"));
         }
@@ -217,7 +229,9 @@ impl Stage {
         let what = id.map_or(String::new(), |id| format!(" --id {id}"));
         self.heading(&format!("explain{what}: from what the {variant} run left behind"));
         let mut paths: Vec<PathBuf> = fs::read_dir(self.left(variant))?.flatten().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|ending| ["log", "json", "pcap"].iter().any(|known| ending == *known)));
+        paths.retain(|path| {
+            path.extension().is_some_and(|ending| ["log", "json", "pcap"].iter().any(|known| ending == *known))
+        });
         paths.sort();
         let reading = Reading { id: id.map(str::to_owned), threads: 1, ..Reading::default() };
         let question = Question { id: id.map(str::to_owned), ..Question::default() };
@@ -226,7 +240,12 @@ impl Stage {
         for input in &explanation.inputs {
             let name = Path::new(&input.name).file_name().unwrap_or_default().display().to_string();
             let formats: Vec<_> = input.formats.keys().copied().collect();
-            self.say(&format!("{name}: {} ({} lines, {} not understood)", formats.join(", "), input.lines, input.unparsed));
+            self.say(&format!(
+                "{name}: {} ({} lines, {} not understood)",
+                formats.join(", "),
+                input.lines,
+                input.unparsed
+            ));
         }
         for cause in &explanation.causes {
             self.say(&format!("{} {}: {}", cause.requests, cause.cause, cause.what));
@@ -250,7 +269,10 @@ impl Stage {
         }
         let unknown = result.tally.causes.get(&Cause::Unknown).copied().unwrap_or(0);
         self.expect(
-            format!("drill accounts for every request: {} of unknown cause, {} of unknown fate", unknown, result.tally.unknown),
+            format!(
+                "drill accounts for every request: {} of unknown cause, {} of unknown fate",
+                unknown, result.tally.unknown
+            ),
             unknown == 0 && result.tally.unknown == 0,
         );
     }
@@ -268,7 +290,8 @@ impl Stage {
     /// Expects that explain found these causes by itself.
     pub fn expect_explained(&mut self, explanation: &Explanation, causes: &[Cause]) {
         for cause in causes {
-            let found = explanation.causes.iter().find(|report| report.cause == *cause).map_or(0, |report| report.requests);
+            let found =
+                explanation.causes.iter().find(|report| report.cause == *cause).map_or(0, |report| report.requests);
             self.expect(format!("explain names {cause} for {found} requests"), found > 0);
         }
     }
