@@ -178,6 +178,8 @@ fn refused(attempt: &Attempt, server: &ServerSide) -> Verdict {
         lost(Cause::CrashRestart, "connect refused after an exit that nobody asked for")
     } else if !by(server.ready, at) {
         lost(Cause::NotReadyYet, "connect refused before the first accept")
+    } else if by(server.part_ended, at + SLACK) {
+        lost(Cause::CrashRestart, "connect refused after the end of one of its processes, that nobody asked for")
     } else {
         lost(Cause::Unknown, "connect refused by a process that runs and was not told to stop; missing: its own log")
     }
@@ -365,6 +367,8 @@ mod tests {
         let part_ended = ServerSide { part_ended: Some(at(9)), ..UP };
         check(attempt(REUSED, Ending::Rst, 0, 9), part_ended, Cause::CrashRestart);
         check(attempt(REUSED, Ending::Rst, 0, 11), part_ended, Cause::IdleCloseRace);
+        check(attempt(Connection::Refused, Ending::Rst, 0, 11), part_ended, Cause::CrashRestart);
+        check(attempt(Connection::Refused, Ending::Rst, 0, 7), part_ended, Cause::Unknown);
         for (status, cause) in
             [(500, Cause::AppError), (503, Cause::Overload), (504, Cause::BackendTimeout), (502, Cause::Unknown)]
         {

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use crate::spec::Container;
 use crate::tree;
 
-/// Puts what an image adds beside the machine's own files, and goes there; then becomes the command. Runs as PID 1 of the
+/// Puts what an image adds beside the machine's own files (below `/usr`: over them), and goes there; then becomes the command. Runs as PID 1 of the
 /// container, so whatever it becomes is PID 1.
 pub const ROOT_SCRIPT: &str = r#"
 set -e
@@ -21,6 +21,11 @@ mount -t tmpfs lameduck-root "$root"
 for entry in /*; do
   name=${entry#/}
   case $name in proc) continue ;; esac
+  if [ "$name" = usr ] && [ -n "$image" ] && [ -d "$image/usr" ]; then
+    mkdir "$root/usr"
+    mount -t overlay lameduck-usr -o "lowerdir=$image/usr:/usr" "$root/usr"
+    continue
+  fi
   if [ -n "$image" ] && [ -e "$image/$name" ]; then continue; fi
   if [ -L "$entry" ]; then
     cp -P "$entry" "$root/$name"
@@ -31,7 +36,11 @@ for entry in /*; do
 done
 mkdir "$root/proc"
 mount -t proc proc "$root/proc"
-if [ -n "$image" ]; then cp -R "$image"/. "$root"; fi
+if [ -n "$image" ]; then
+  for entry in "$image"/*; do
+    if [ "${entry##*/}" != usr ]; then cp -R "$entry" "$root"; fi
+  done
+fi
 rmdir "$root/tmp/${root##*/}" 2>/dev/null || true
 exec chroot "$root" /bin/sh -c 'cd "$0" && exec "$@"' "$workdir" "$@"
 "#;
@@ -57,7 +66,8 @@ pub(crate) async fn start(container: &Container) -> std::io::Result<Running> {
     let workdir = container.workdir.as_deref().unwrap_or("/");
     let words = in_namespaces(container.image.as_deref(), workdir, &container.command);
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).envs(&container.env).kill_on_drop(true);
+    // `PORT` is what whoever holds the pod was told, not what the container is.
+    command.args(&words[1..]).env_remove("PORT").envs(&container.env).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let outer = child.id().map_or(0, |pid| pid as i32);

@@ -30,6 +30,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const UNTOLD: Duration = Duration::from_secs(5);
 /// How long a capture may take to begin.
 const CAPTURE_BEGINS: Duration = Duration::from_secs(3);
+/// How long the pod's network outlives its last container: the kubelet takes the sandbox down after that, and the node's tables follow.
+pub const SANDBOX: Duration = Duration::from_secs(1);
 /// A container that ends by itself again is started again after this; the first time at once.
 const BACK_OFF: Duration = Duration::from_secs(10);
 
@@ -94,8 +96,14 @@ pub fn hold(spec: PodSpec, address: Ipv4Addr, out: Box<dyn Write>) -> Result<u8,
             }
             let _ = tokio::time::timeout(LAST_WORDS * 5, capture.wait()).await;
         }
+        network::linger(SANDBOX);
         Ok(if pod.killed.get() { KILLED } else { 0 })
     })
+}
+
+/// Deletes a pod, by the process that holds it.
+pub fn delete(holder: u32) {
+    container::signal(holder as i32, Signal::TERM);
 }
 
 impl Pod {

@@ -15,8 +15,8 @@ pub mod tree;
 
 pub use clock::rfc3339;
 pub use container::{ROOT_SCRIPT, in_namespaces};
-pub use hold::{KILLED, hold};
-pub use network::{BRIDGE, node_script};
+pub use hold::{KILLED, SANDBOX, delete, hold};
+pub use network::{BRIDGE, disconnect, node_script};
 pub use spec::{Check, Container, PodSpec, Probe};
 
 /// Why a pod could not be held.

@@ -1,7 +1,9 @@
 //! Addresses: a bridge in the node's network namespace, and a pair of interfaces for each pod.
 
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::PodError;
 
@@ -17,8 +19,7 @@ pub fn node_script(address: Ipv4Addr) -> String {
 
 /// Connects this process's own network namespace to the node's.
 pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
-    let [_, _, high, low] = address.octets();
-    let peer = format!("ld{high}-{low}");
+    let peer = peer_of(address);
     let node = node.to_string();
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", "eth0", "type", "veth", "peer", "name", &peer, "netns", &node])?;
@@ -27,6 +28,26 @@ pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
     let mut at_node = vec!["--target", &node, "--net", "ip", "link", "set", &peer];
     at_node.extend(["master", BRIDGE, "up"]);
     run("nsenter", &at_node)
+}
+
+/// Keeps this process's network there for a while after its end: nothing listens, and the address still answers so.
+pub(crate) fn linger(time: Duration) {
+    let mut sleep = Command::new("sleep");
+    sleep.arg(format!("{:.3}", time.as_secs_f64())).env_clear().process_group(0);
+    // Without it the address is gone a little sooner.
+    let _ = sleep.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+}
+
+/// The node's end of a pod's connection.
+fn peer_of(address: Ipv4Addr) -> String {
+    let [_, _, high, low] = address.octets();
+    format!("ld{high}-{low}")
+}
+
+/// Cuts a pod off, in the node's network. Sockets that wait for peers that are gone keep a network alive after its last process.
+pub fn disconnect(address: Ipv4Addr) {
+    // It may be gone already.
+    let _ = ip(&["link", "del", &peer_of(address)]);
 }
 
 fn ip(arguments: &[&str]) -> Result<(), PodError> {

@@ -11,7 +11,7 @@ use lameduck_core::duration::show;
 use lameduck_drill::{Action, DrillResult, Event, Plan, Profile, Template};
 use lameduck_pod::{Check, Container, PodSpec, Probe};
 
-use super::stage::{Broken, Stage, Variant};
+use super::stage::{Broken, Stage, Variant, copy};
 use super::{Incident, Need, files};
 
 /// The incident.
@@ -182,7 +182,7 @@ fn variant(stage: &Stage, id: &'static str, title: &str, forms: &[Form]) -> Resu
         lb_log: Some(stage.left(id).join("requests.log")),
         ..Plan::default()
     };
-    Ok(Variant { id, title: title.to_owned(), pods, plan })
+    Ok(Variant { id, title: title.to_owned(), pods, behind: Vec::new(), plan })
 }
 
 fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
@@ -250,24 +250,6 @@ fn below_lameduck(stage: &Stage, options: &[&str], command: &[&str]) -> Vec<Stri
     let (grace, least, quiet) = (show(stage.time(GRACE)), show(stage.time(1.0)), show(stage.time(2.0)));
     let run = [&program, "run", "--grace", &grace, "--min", &least, "--quiet", &quiet];
     run.iter().chain(options).chain(&["--"]).chain(command).map(|word| (*word).to_owned()).collect()
-}
-
-fn go_duration(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<(), Broken> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)?
-        } else {
-            fs::copy(entry.path(), target).map(|_| ())?
-        }
-    }
-    Ok(())
 }
 
 /// What became of the leaving pod, beside the story's minutes.
@@ -388,4 +370,8 @@ fn zones(stage: &mut Stage) -> Result<(), Broken> {
         format!("{}, {}, {}", lost[0], lost[1], lost[2]),
     );
     Ok(())
+}
+
+fn go_duration(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
 }

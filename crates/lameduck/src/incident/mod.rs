@@ -7,7 +7,9 @@ mod gitlab;
 mod gke;
 pub mod node;
 mod page;
+mod passenger;
 mod stage;
+mod taskcluster;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -77,7 +79,7 @@ pub struct Incident {
 }
 
 /// All of them.
-pub const ALL: &[&Incident] = &[&gitlab::INCIDENT, &gke::INCIDENT];
+pub const ALL: &[&Incident] = &[&gitlab::INCIDENT, &passenger::INCIDENT, &taskcluster::INCIDENT, &gke::INCIDENT];
 
 /// One comparison of the story with this run.
 #[derive(Debug, Clone)]

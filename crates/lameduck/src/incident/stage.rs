@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lameduck_core::Cause;
 use lameduck_core::duration::show;
@@ -16,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::{Expectation, Fact, Told};
 use crate::cli::drill::Live;
+use crate::cli::incident::POD_VERB;
 
 /// Why an incident could not be played to its end: its machinery failed, which says nothing about the service.
 #[derive(Debug)]
@@ -52,8 +55,44 @@ pub struct Variant {
     pub title: String,
     /// The pods: the replica started n-th is the n-th of them, and begins again where they end.
     pub pods: Vec<PodSpec>,
+    /// Pods that these send on to. They are there before the first of them, and end after the last.
+    pub behind: Vec<PodSpec>,
     /// The load and what happens; its command and pods are given here.
     pub plan: Plan,
+}
+
+/// The first address of pods that are not drilled themselves.
+pub const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 88, 250, 10);
+/// How long such pods may take until they are ready.
+const READY: Duration = Duration::from_secs(30);
+/// How long they may take to end, once told.
+const ENDS: Duration = Duration::from_secs(5);
+
+fn behind_at(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(BEHIND) + index as u32)
+}
+
+/// Pods that are held beside a drill; they end with this.
+#[derive(Default)]
+struct Behind(Vec<Child>);
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        for pod in &self.0 {
+            lameduck_pod::delete(pod.id());
+        }
+        let began = Instant::now();
+        for pod in &mut self.0 {
+            while matches!(pod.try_wait(), Ok(None)) && began.elapsed() < ENDS {
+                thread::sleep(Duration::from_millis(10));
+            }
+            // What does not end by itself ends now; whether it had is all the same.
+            let _ = pod.kill().and_then(|()| pod.wait());
+        }
+        for index in 0..self.0.len() {
+            lameduck_pod::disconnect(behind_at(index));
+        }
+    }
 }
 
 /// The stage.
@@ -165,18 +204,10 @@ impl Stage {
             let path = folder.join(format!("spec-{}.json", pods.address(index).ip()));
             fs::write(path, serde_json::to_string_pretty(pod)?)?;
         }
-        let spec = folder.join("spec-{host}.json");
-        let words: [OsString; 7] = [
-            "unshare".into(),
-            "--net".into(),
-            "--".into(),
-            self.setting.program.clone().into(),
-            crate::cli::incident::POD_VERB.into(),
-            spec.into(),
-            "{host}".into(),
-        ];
+        let command = self.holder(folder.join("spec-{host}.json"), "{host}".into()).to_vec();
+        let behind = self.hold_behind(&folder, &variant.behind)?;
         let plan =
-            Plan { command: words.to_vec(), pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
+            Plan { command, pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
         plan.check()?;
         let mut live = Live::new(self.setting.quiet);
         let result = crate::cli::with_sockets(|| {
@@ -187,6 +218,7 @@ impl Stage {
             })
         });
         live.end();
+        drop(behind);
         let result = result?;
         let tally = &result.tally;
         let causes: Vec<_> = tally.causes.iter().map(|(cause, n)| format!("{n} {cause}")).collect();
@@ -200,6 +232,38 @@ impl Stage {
         }
         self.told.drills.push((variant.id.to_owned(), variant.title, result.clone()));
         Ok(result)
+    }
+
+    /// The words that hold a pod.
+    fn holder(&self, spec: PathBuf, address: OsString) -> [OsString; 7] {
+        let program = self.setting.program.clone().into();
+        ["unshare".into(), "--net".into(), "--".into(), program, POD_VERB.into(), spec.into(), address]
+    }
+
+    /// Starts pods that are not drilled, at [`BEHIND`] and the addresses after it, and waits until they are ready.
+    fn hold_behind(&self, folder: &Path, pods: &[PodSpec]) -> Result<Behind, Broken> {
+        let mut behind = Behind::default();
+        for (index, pod) in pods.iter().enumerate() {
+            let address = behind_at(index).to_string();
+            let spec = folder.join(format!("spec-{address}.json"));
+            fs::write(&spec, serde_json::to_string_pretty(pod)?)?;
+            fs::create_dir_all(&pod.folder)?;
+            let words = self.holder(spec, address.into());
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+            behind.0.push(command.spawn()?);
+        }
+        let began = Instant::now();
+        while pods.iter().any(|pod| fs::read_dir(pod.folder.join("endpoints")).map_or(0, Iterator::count) < pods.len()) {
+            if let Some(status) = behind.0.iter_mut().find_map(|pod| pod.try_wait().ok().flatten()) {
+                return Err(Broken(format!("a pod behind the drilled ones ended before it was ready: {status}")));
+            }
+            if began.elapsed() > READY {
+                return Err(Broken(format!("the pods behind the drilled ones were not ready after {}", show(READY))));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(behind)
     }
 
     /// Checks a part of the incident's files, and expects these: rule, cause, file, line.
@@ -295,4 +359,19 @@ impl Stage {
             self.expect(format!("explain names {cause} for {found} requests"), found > 0);
         }
     }
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Broken> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)?
+        } else {
+            fs::copy(entry.path(), target).map(|_| ())?
+        }
+    }
+    Ok(())
 }
