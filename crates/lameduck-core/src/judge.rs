@@ -100,6 +100,8 @@ pub struct ServerSide {
     pub part_ended: Option<Duration>,
     /// Whether the server's own evidence (its log, an echo) shows this request.
     pub saw_request: Option<bool>,
+    /// Whether the gateway that answered says itself that a neighbour in the same pod refused its connection.
+    pub neighbour_refused: Option<bool>,
 }
 
 /// An outcome with its grounds.
@@ -118,7 +120,7 @@ fn lost(cause: Cause, grounds: &'static str) -> Verdict {
 /// Gives an attempt its cause, or says which evidence is missing.
 pub fn judge(attempt: &Attempt, server: &ServerSide) -> Verdict {
     match attempt.ending {
-        Ending::Complete { status } => complete(status),
+        Ending::Complete { status } => complete(status, server),
         Ending::Pending => Verdict { outcome: Outcome::Unknown, grounds: "missing: the end of the exchange" },
         Ending::Malformed => lost(Cause::AppError, "bytes that are not an HTTP answer"),
         Ending::NotProcessed => not_processed(attempt, server),
@@ -150,8 +152,12 @@ fn aborted(attempt: &Attempt, server: &ServerSide) -> Verdict {
     }
 }
 
-fn complete(status: u16) -> Verdict {
+fn complete(status: u16, server: &ServerSide) -> Verdict {
     match status {
+        502 | 503 if server.neighbour_refused == Some(true) => lost(
+            Cause::PeerDown,
+            "a complete 5xx by the gateway in the pod; its own log says that its neighbour refused the connection",
+        ),
         502 => lost(Cause::Unknown, "a complete 502; missing: the log of the gateway that wrote it"),
         503 => lost(Cause::Overload, "a complete 503"),
         504 => lost(Cause::BackendTimeout, "a complete 504"),
@@ -172,6 +178,8 @@ fn refused(attempt: &Attempt, server: &ServerSide) -> Verdict {
         lost(Cause::CrashRestart, "connect refused after an exit that nobody asked for")
     } else if !by(server.ready, at) {
         lost(Cause::NotReadyYet, "connect refused before the first accept")
+    } else if by(server.part_ended, at + SLACK) {
+        lost(Cause::CrashRestart, "connect refused after the end of one of its processes, that nobody asked for")
     } else {
         lost(Cause::Unknown, "connect refused by a process that runs and was not told to stop; missing: its own log")
     }
@@ -299,6 +307,7 @@ mod tests {
         exited: None,
         part_ended: None,
         saw_request: None,
+        neighbour_refused: None,
     };
     /// The same, told to stop at 10 s.
     const STOPPING: ServerSide = ServerSide { stop_requested: Some(at(10)), ..UP };
@@ -319,6 +328,9 @@ mod tests {
         let seen = |saw: bool, server: ServerSide| ServerSide { saw_request: Some(saw), ..server };
         check(attempt(Connection::Refused, Ending::Rst, 0, 11), STOPPING, Cause::RefusedWhileRouted);
         check(attempt(Connection::Fresh, Ending::Rst, 0, 11), STOPPING, Cause::RefusedWhileRouted);
+        let by_neighbour = ServerSide { neighbour_refused: Some(true), ..STOPPING };
+        check(attempt(REUSED, Ending::Complete { status: 502 }, 9, 12), by_neighbour, Cause::PeerDown);
+        check(attempt(REUSED, Ending::Complete { status: 502 }, 9, 12), STOPPING, Cause::Unknown);
         check(attempt(Connection::Refused, Ending::Rst, 0, 0), UP, Cause::NotReadyYet);
         check(
             attempt(Connection::Refused, Ending::Rst, 0, 9),
@@ -355,6 +367,8 @@ mod tests {
         let part_ended = ServerSide { part_ended: Some(at(9)), ..UP };
         check(attempt(REUSED, Ending::Rst, 0, 9), part_ended, Cause::CrashRestart);
         check(attempt(REUSED, Ending::Rst, 0, 11), part_ended, Cause::IdleCloseRace);
+        check(attempt(Connection::Refused, Ending::Rst, 0, 11), part_ended, Cause::CrashRestart);
+        check(attempt(Connection::Refused, Ending::Rst, 0, 7), part_ended, Cause::Unknown);
         for (status, cause) in
             [(500, Cause::AppError), (503, Cause::Overload), (504, Cause::BackendTimeout), (502, Cause::Unknown)]
         {
@@ -403,10 +417,10 @@ mod tests {
             connection in connection(), ending in ending(), bytes_in in 0u64..3, began in 0u64..60, took in 0u64..30,
             ready in moment(), stop_requested in moment(), killed in moment(), exited in moment(),
             reacted in prop::option::of(any::<bool>()), saw_request in prop::option::of(any::<bool>()),
-            part_ended in moment(),
+            part_ended in moment(), neighbour_refused in prop::option::of(any::<bool>()),
         ) {
             let attempt = Attempt { began: at(began), ended: at(began + took), connection, ending, bytes_in };
-            let server = ServerSide { ready, stop_requested, reacted, killed, exited, part_ended, saw_request };
+            let server = ServerSide { ready, stop_requested, reacted, killed, exited, part_ended, saw_request, neighbour_refused };
             let verdict = judge(&attempt, &server);
             prop_assert!(!verdict.grounds.is_empty());
             let open = matches!(verdict.outcome, Outcome::Unknown | Outcome::Lost { cause: Cause::Unknown });

@@ -80,7 +80,7 @@ fn answered_or_not(plan: &Plan, seen: &Observation, request: &Seen<'_>) -> Value
     line["receiveTimestamp"] = stamp(seen.origin + attempt.ended, 6).into();
     let http = &mut line["httpRequest"];
     http["status"] = status.into();
-    http["serverIp"] = format!("{}:{}", plan.host, replica.port).into();
+    http["serverIp"] = replica.address.to_string().into();
     http["latency"] = format!("{:.6}s", took.as_secs_f64()).into();
     http["responseSize"] = attempt.bytes_in.to_string().into();
     line

@@ -15,8 +15,8 @@ use crate::wire::exchange::{Connected, IdleState, connect, idle_state};
 
 /// How often a stopping replica's listener is looked at.
 const LISTENER_POLL: Duration = Duration::from_millis(5);
-/// How many connections `idle` opens for each replica.
-const IDLE_CONNECTIONS: usize = 16;
+/// The same in a pod, where the kernel's table has to be read for it.
+const POD_LISTENER_POLL: Duration = Duration::from_millis(50);
 
 /// Carries out the plan's events, one after another.
 pub(crate) async fn run(shared: &Rc<Shared>, load: &Load, load_began: Duration) -> Result<(), SetupError> {
@@ -69,7 +69,7 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: &Action) -> Result<(), Se
         Action::Restart => {
             if let Some(old) = shared.newest() {
                 terminate(shared, &old).await;
-                let new = shared.start(Some(old.port))?;
+                let new = shared.start(Some(old.address))?;
                 shared.serve(&new).await?;
                 // The same address: from here on it is the new process that answers there.
                 remove(shared, &old);
@@ -91,7 +91,7 @@ async fn act(shared: &Rc<Shared>, load: &Load, action: &Action) -> Result<(), Se
                 }
             }
         }
-        Action::Idle { quiet } => load.idle(*quiet, IDLE_CONNECTIONS * shared.serving().len()).await,
+        Action::Idle { quiet } => load.idle(*quiet, shared.plan.idle_connections * shared.serving().len()).await,
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
             look_at_idle(shared, replica);
             replica.look_hard_at_listener(shared.clock.now());
             replica.record(shared.clock.now(), Moment::Killed);
-            replica.kill();
+            replica.kill_at_deadline();
             replica.killed().await;
         }
     }
@@ -127,8 +127,9 @@ async fn terminate(shared: &Rc<Shared>, replica: &Rc<Replica>) {
 
 /// Notes when the listener is closed. Never returns: the exit or the deadline ends it.
 async fn watch_listener(shared: &Shared, replica: &Replica) {
+    let poll = if replica.in_pod { POD_LISTENER_POLL } else { LISTENER_POLL };
     while !replica.look_at_listener(shared.clock.now()) {
-        tokio::time::sleep(LISTENER_POLL).await;
+        tokio::time::sleep(poll).await;
     }
     std::future::pending::<()>().await;
 }

@@ -1,6 +1,6 @@
 //! The server's side of the story: which requests its own log shows, and since when.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,11 +31,13 @@ pub(crate) struct Log {
     prefix: String,
     /// When an id was first seen, and whose line that was.
     seen: HashMap<AttemptId, (Duration, usize)>,
+    /// Attempts whose line says that a neighbour refused the connection.
+    refused_by_neighbour: HashSet<AttemptId>,
 }
 
 impl Log {
     pub(crate) fn new(run: &str) -> Log {
-        Log { prefix: format!("ld-{run}-"), seen: HashMap::new() }
+        Log { prefix: format!("ld-{run}-"), seen: HashMap::new(), refused_by_neighbour: HashSet::new() }
     }
 
     /// The id sent with an attempt: `ld-RUN-N`, and `ld-RUN-N.R` for retry R.
@@ -46,12 +48,16 @@ impl Log {
     /// Takes a line of a replica, or a part of one, seen at `at`.
     pub(crate) fn line(&mut self, replica: usize, line: &[u8], at: Duration) {
         let prefix = self.prefix.as_bytes();
+        let neighbour_refused = says_neighbour_refused(line);
         let mut rest = line;
         while let Some(found) = rest.windows(prefix.len()).position(|window| window == prefix) {
             rest = &rest[found + prefix.len()..];
             if let Some((number, after)) = digits(rest) {
                 let retry = after.strip_prefix(b".").and_then(digits).map_or(0, |(retry, _)| retry);
                 self.seen.entry((number, retry as u32)).or_insert((at, replica));
+                if neighbour_refused {
+                    self.refused_by_neighbour.insert((number, retry as u32));
+                }
             }
         }
     }
@@ -63,6 +69,11 @@ impl Log {
     /// The replica whose log shows it.
     pub(crate) fn whose(&self, attempt: AttemptId) -> Option<usize> {
         self.seen.get(&attempt).map(|(_, replica)| *replica)
+    }
+
+    /// Whether a gateway among the replica's processes says of an attempt that its neighbour on loopback refused the connection.
+    pub(crate) fn neighbour_refused(&self, attempt: AttemptId) -> Option<bool> {
+        self.refused_by_neighbour.contains(&attempt).then_some(true)
     }
 
     /// What the log can prove, judged by the answered attempts and when their answers ended.
@@ -83,6 +94,13 @@ impl Log {
             (true, true) => LogKind::EveryArrival,
         }
     }
+}
+
+/// Go's `dial tcp 127.0.0.1:8080: connect: connection refused`, nginx's `connect() failed (111: Connection refused) while
+/// connecting to upstream, ... upstream: "http://127.0.0.1:8080/"`.
+fn says_neighbour_refused(line: &[u8]) -> bool {
+    let has = |words: &[u8]| line.windows(words.len()).any(|window| window.eq_ignore_ascii_case(words));
+    has(b"connection refused") && [&b"127.0.0.1"[..], b"[::1]", b"localhost"].into_iter().any(has)
 }
 
 /// The number at the start of some bytes, and what follows it.
@@ -120,6 +138,23 @@ mod tests {
         assert_eq!(log.saw((7, 0)), None);
         assert_eq!(log.seen.len(), 2);
         assert_eq!((log.id((12, 0)), log.id((3, 2))), ("ld-ab-12".into(), "ld-ab-3.2".into()));
+    }
+
+    #[test]
+    fn a_gateway_says_that_its_neighbour_refused() {
+        let log = log(&[
+            (
+                r#"{"correlation_id":"ld-ab-1","error":"badgateway: dial tcp 127.0.0.1:8080: connect: connection refused"}"#,
+                5,
+            ),
+            (
+                r#"{"correlation_id":"ld-ab-2","error":"badgateway: dial tcp 10.0.0.7:8080: connect: connection refused"}"#,
+                5,
+            ),
+            (r#"{"correlation_id":"ld-ab-3","status":200,"remote_ip":"127.0.0.1"}"#, 5),
+        ]);
+        let said = [1, 2, 3].map(|number| log.neighbour_refused((number, 0)));
+        assert_eq!(said, [Some(true), None, None]);
     }
 
     #[test]

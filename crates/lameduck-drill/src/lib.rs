@@ -37,7 +37,7 @@ use lameduck_core::duration::show;
 
 pub use evidence::LogKind;
 pub use mix::{Kind, Template, parse_request_file};
-pub use plan::{Action, Event, Plan, Via};
+pub use plan::{Action, Event, Plan, Pods, Via};
 pub use profile::{Profile, Retry};
 pub use progress::{Progress, Tick};
 pub use result::{CompareResult, DrillResult, DrillVerdict};

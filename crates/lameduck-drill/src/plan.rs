@@ -149,10 +149,27 @@ pub struct Via {
     pub connect_timeout: Duration,
 }
 
+/// Replicas that are pods. Each has an address of its own, so they share one port; the command holds the pod, and is told by
+/// SIGUSR1 that its grace is over instead of being killed itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pods {
+    /// The first replica's address; each further one has the next.
+    pub first: Ipv4Addr,
+    /// The port at which every pod serves.
+    pub port: u16,
+}
+
+impl Pods {
+    /// The address of the replica started `index`-th, from 0.
+    pub fn address(&self, index: usize) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::from(u32::from(self.first).wrapping_add(index as u32)), self.port))
+    }
+}
+
 /// Everything a drill needs to know.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The service: program and arguments. `{port}` in an argument becomes the replica's port.
+    /// The service: program and arguments. `{port}` in an argument becomes the replica's port, `{host}` its address.
     pub command: Vec<OsString>,
     /// Put before the command where the wrapped variant is run, as in `lameduck run --`. Only [`crate::compare`] uses it.
     pub wrap: Vec<OsString>,
@@ -195,6 +212,10 @@ pub struct Plan {
     pub host: IpAddr,
     /// The first port tried; 0 chooses one by the process id. Each replica takes the next free one.
     pub port_base: u16,
+    /// Where each replica is a pod: their addresses. Default none: all replicas are reached at `host`.
+    pub pods: Option<Pods>,
+    /// How many connections the event `idle` opens for each replica. Default 16.
+    pub idle_connections: usize,
     /// What the load is drawn from. Default 1.
     pub seed: u64,
     /// The least number of requests sent for a verdict. Default 300: with no loss, at most 1 % at 95 % confidence.
@@ -238,6 +259,8 @@ impl Default for Plan {
             ready_timeout: seconds(30),
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port_base: 0,
+            pods: None,
+            idle_connections: 16,
             seed: 1,
             min_sample: 300,
             max_connections: 1000,

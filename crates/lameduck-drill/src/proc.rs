@@ -1,7 +1,7 @@
 //! What the kernel knows of the replicas' processes and listeners, from /proc.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -114,10 +114,10 @@ pub(crate) fn listener_is_gone(address: SocketAddr) -> bool {
     socket.is_ok_and(|socket| socket.set_reuseaddr(true).is_ok() && socket.bind(address).is_ok())
 }
 
-/// Whether some socket listens on this TCP port. `None` where /proc cannot tell. The kernel walks its whole table of
+/// Whether some socket listens on this TCP port, in the network of this process. `None` where /proc cannot tell. The kernel walks its whole table of
 /// connections for the answer, which can take 10 ms: ask once, not in a loop.
-pub(crate) fn listens(port: u16) -> Option<bool> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+pub(crate) fn listens(pid: i32, port: u16) -> Option<bool> {
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")));
     if tables.iter().all(Result::is_err) {
         return None;
     }
@@ -133,14 +133,19 @@ fn table_listens(table: &str, port: u16) -> bool {
     })
 }
 
-/// Replaces `{port}` in an argument or value.
-pub(crate) fn with_port(text: &OsStr, port: u16) -> std::ffi::OsString {
-    let (bytes, pattern) = (text.as_bytes(), b"{port}");
+/// Replaces `{port}` and `{host}` in an argument or value.
+pub(crate) fn with_address(text: &OsStr, address: SocketAddr) -> OsString {
+    let text = replaced(text, b"{port}", &address.port().to_string());
+    replaced(&text, b"{host}", &address.ip().to_string())
+}
+
+fn replaced(text: &OsStr, pattern: &[u8], by: &str) -> OsString {
+    let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at..].starts_with(pattern) {
-            out.extend_from_slice(port.to_string().as_bytes());
+            out.extend_from_slice(by.as_bytes());
             at += pattern.len();
         } else {
             out.push(bytes[at]);
@@ -172,10 +177,11 @@ mod tests {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             let client = std::net::TcpStream::connect(address).unwrap();
             let (accepted, _) = listener.accept().unwrap();
-            assert_eq!((listens(port), listener_is_gone(address)), (Some(true), false), "{bound_to}");
+            let own = std::process::id() as i32;
+            assert_eq!((listens(own, port), listener_is_gone(address)), (Some(true), false), "{bound_to}");
             drop(listener);
             // With a connection still open, as while draining.
-            assert_eq!((listens(port), listener_is_gone(address)), (Some(false), true), "{bound_to}");
+            assert_eq!((listens(own, port), listener_is_gone(address)), (Some(false), true), "{bound_to}");
             drop((client, accepted));
         }
     }
@@ -246,7 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_put_in_its_place() {
-        assert_eq!(with_port(OsStr::new("--bind=0.0.0.0:{port}/{port}{por"), 80), "--bind=0.0.0.0:80/80{por");
+    fn the_address_is_put_in_its_place() {
+        let address = SocketAddr::from(([10, 0, 0, 7], 80));
+        assert_eq!(with_address(OsStr::new("--bind={host}:{port}/{port}{por"), address), "--bind=10.0.0.7:80/80{por");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
@@ -72,6 +72,8 @@ pub(crate) struct Replica {
     pub(crate) index: usize,
     pub(crate) port: u16,
     pub(crate) address: SocketAddr,
+    /// Whether its command holds a pod, with a network of its own.
+    pub(crate) in_pod: bool,
     pid: i32,
     family: RefCell<Family>,
     pub(crate) life: RefCell<Life>,
@@ -86,22 +88,22 @@ pub(crate) struct Starter {
     pub(crate) clock: Clock,
     pub(crate) command: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
-    pub(crate) host: IpAddr,
+    pub(crate) in_pods: bool,
     pub(crate) logs: Option<PathBuf>,
     pub(crate) log: Rc<RefCell<Log>>,
     pub(crate) notices: mpsc::UnboundedSender<Progress>,
 }
 
 impl Starter {
-    /// Starts a process on `port`. Must be called within a `LocalSet`.
-    pub(crate) fn start(&self, index: usize, port: u16) -> Result<Rc<Replica>, SetupError> {
+    /// Starts a process that is to serve at `address`. Must be called within a `LocalSet`.
+    pub(crate) fn start(&self, index: usize, address: SocketAddr) -> Result<Rc<Replica>, SetupError> {
         let mark = format!("{}-r{index}", self.run);
-        let mut words = self.command.iter().map(|word| proc::with_port(word, port));
+        let mut words = self.command.iter().map(|word| proc::with_address(word, address));
         let program = words.next().unwrap_or_default();
         let mut command = Command::new(&program);
         command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.envs(self.env.iter().map(|(name, value)| (name, proc::with_port(value, port))));
-        command.env("PORT", port.to_string()).env(proc::MARKER, &mark);
+        command.envs(self.env.iter().map(|(name, value)| (name, proc::with_address(value, address))));
+        command.env("PORT", address.port().to_string()).env(proc::MARKER, &mark);
         // A group of its own: a ^C at the terminal ends the drill, which then ends the replicas.
         command.process_group(0).kill_on_drop(true);
         let file = self.logs.as_deref().map(|folder| log_file(folder, index)).transpose()?;
@@ -114,8 +116,9 @@ impl Starter {
         let pid = child.id().map_or(0, |pid| pid as i32);
         let replica = Rc::new(Replica {
             index,
-            port,
-            address: SocketAddr::new(self.host, port),
+            port: address.port(),
+            address,
+            in_pod: self.in_pods,
             pid,
             family: RefCell::new(Family::new(pid, mark)),
             life: RefCell::new(Life {
@@ -264,6 +267,15 @@ impl Replica {
         self.kill_others();
     }
 
+    /// The end of its grace: SIGKILL, in a pod by whoever holds it.
+    pub(crate) fn kill_at_deadline(&self) {
+        if self.in_pod {
+            self.signal(Signal::USR1.as_raw());
+        } else {
+            self.kill();
+        }
+    }
+
     /// Remembers the processes below PID 1, while they can still be told.
     pub(crate) fn note_family(&self) {
         self.family.borrow_mut().look();
@@ -293,7 +305,11 @@ impl Replica {
 
     /// Notes that the listener is closed, if it is.
     pub(crate) fn look_at_listener(&self, now: Duration) -> bool {
-        let gone = proc::listener_is_gone(self.address);
+        let gone = if self.in_pod {
+            proc::listens(self.pid, self.port) == Some(false)
+        } else {
+            proc::listener_is_gone(self.address)
+        };
         if gone {
             self.listener_closed(now);
         }
@@ -302,7 +318,7 @@ impl Replica {
 
     /// The same, at any cost: before SIGKILL nothing may be overlooked.
     pub(crate) fn look_hard_at_listener(&self, now: Duration) {
-        if proc::listens(self.port) == Some(false) {
+        if proc::listens(self.pid, self.port) == Some(false) {
             self.listener_closed(now);
         }
     }

@@ -57,6 +57,7 @@ pub(crate) struct Observation {
 pub(crate) struct Observed {
     pub(crate) name: String,
     pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     pub(crate) life: Life,
 }
 
@@ -184,7 +185,7 @@ impl Shared {
             clock,
             command,
             env: plan.env.clone(),
-            host: plan.host,
+            in_pods: plan.pods.is_some(),
             logs,
             log: Rc::clone(&log),
             notices: notices.clone(),
@@ -217,11 +218,15 @@ impl Shared {
         }
     }
 
-    /// Starts a replica, on `port` or the next free one. It gets no requests yet.
-    pub(crate) fn start(&self, port: Option<u16>) -> Result<Rc<Replica>, SetupError> {
-        let port = port.map_or_else(|| self.free_port(), Ok)?;
+    /// Starts a replica, at `address` or the next free one. It gets no requests yet.
+    pub(crate) fn start(&self, address: Option<SocketAddr>) -> Result<Rc<Replica>, SetupError> {
         let index = self.router.borrow_mut().add();
-        let replica = self.starter.start(index, port)?;
+        let address = match (address, self.plan.pods) {
+            (Some(address), _) => address,
+            (None, Some(pods)) => pods.address(index),
+            (None, None) => SocketAddr::new(self.plan.host, self.free_port()?),
+        };
+        let replica = self.starter.start(index, address)?;
         self.fleet.borrow_mut().replicas.push(Rc::clone(&replica));
         Ok(replica)
     }
@@ -344,6 +349,7 @@ impl Shared {
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
             port: replica.port,
+            address: replica.address,
             life: replica.life.replace(empty()),
         });
         Observation {

@@ -184,7 +184,8 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         (false, LogKind::EveryArrival) => Some(false),
         (false, LogKind::None | LogKind::Some) => None,
     };
-    (judge(&record.attempt, &server_side(life, saw)), saw)
+    let server = ServerSide { neighbour_refused: seen.log.neighbour_refused(record.id), ..server_side(life, saw) };
+    (judge(&record.attempt, &server), saw)
 }
 
 /// What is known of a replica.
@@ -197,6 +198,7 @@ pub(crate) fn server_side(life: &Life, saw: Option<bool>) -> ServerSide {
         exited: life.at(Moment::Exited),
         part_ended: life.part_ended,
         saw_request: saw,
+        neighbour_refused: None,
     }
 }
 

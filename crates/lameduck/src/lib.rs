@@ -9,6 +9,8 @@
 
 pub mod cli;
 pub mod exit;
+#[cfg(feature = "incident")]
+pub mod incident;
 
 use std::ffi::OsString;
 
@@ -68,6 +70,10 @@ pub fn main() -> u8 {
         "explain" => finish(cli::explain::explain(rest, &env)),
         #[cfg(feature = "explain")]
         "probe" => finish(cli::probe::probe(rest, &env)),
+        #[cfg(feature = "incident")]
+        "incident" => finish(cli::incident::incident(rest, &env)),
+        #[cfg(feature = "incident")]
+        cli::incident::POD_VERB => finish(cli::incident::hold_pod(rest)),
         "help" | "--help" | "-h" => {
             print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
             exit::OK

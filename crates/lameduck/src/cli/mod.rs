@@ -14,6 +14,8 @@ pub mod drill;
 pub mod explain;
 #[cfg(feature = "front")]
 pub mod front;
+#[cfg(feature = "incident")]
+pub mod incident;
 #[cfg(feature = "explain")]
 pub mod probe;
 #[cfg(feature = "check")]
@@ -47,6 +49,8 @@ pub const VERBS: &[&Verb] = &[
     &explain::VERB,
     #[cfg(feature = "explain")]
     &probe::VERB,
+    #[cfg(feature = "incident")]
+    &incident::VERB,
 ];
 
 /// Does what writes to sockets. This program has no `main` of Rust's, which would have SIGPIPE ignored: by default a write to a

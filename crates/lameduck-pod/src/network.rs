@@ -1,0 +1,65 @@
+//! Addresses: a bridge in the node's network namespace, and a pair of interfaces for each pod.
+
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::PodError;
+
+/// The bridge of the node.
+pub const BRIDGE: &str = "lameduck0";
+
+/// What makes a new network namespace a node's, for `sh -c`: the bridge, with the first address of `network` (a /16).
+pub fn node_script(address: Ipv4Addr) -> String {
+    format!(
+        "ip link set lo up && ip link add {BRIDGE} type bridge && ip addr add {address}/16 dev {BRIDGE} && ip link set {BRIDGE} up"
+    )
+}
+
+/// Connects this process's own network namespace to the node's.
+pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
+    let peer = peer_of(address);
+    let node = node.to_string();
+    ip(&["link", "set", "lo", "up"])?;
+    ip(&["link", "add", "eth0", "type", "veth", "peer", "name", &peer, "netns", &node])?;
+    ip(&["addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
+    ip(&["link", "set", "eth0", "up"])?;
+    let mut at_node = vec!["--target", &node, "--net", "ip", "link", "set", &peer];
+    at_node.extend(["master", BRIDGE, "up"]);
+    run("nsenter", &at_node)
+}
+
+/// Keeps this process's network there for a while after its end: nothing listens, and the address still answers so.
+pub(crate) fn linger(time: Duration) {
+    let mut sleep = Command::new("sleep");
+    sleep.arg(format!("{:.3}", time.as_secs_f64())).env_clear().process_group(0);
+    // Without it the address is gone a little sooner.
+    let _ = sleep.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+}
+
+/// The node's end of a pod's connection.
+fn peer_of(address: Ipv4Addr) -> String {
+    let [_, _, high, low] = address.octets();
+    format!("ld{high}-{low}")
+}
+
+/// Cuts a pod off, in the node's network. Sockets that wait for peers that are gone keep a network alive after its last process.
+pub fn disconnect(address: Ipv4Addr) {
+    // It may be gone already.
+    let _ = ip(&["link", "del", &peer_of(address)]);
+}
+
+fn ip(arguments: &[&str]) -> Result<(), PodError> {
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), PodError> {
+    let failed = |why: String| PodError::Program { command: format!("{program} {}", arguments.join(" ")), why };
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

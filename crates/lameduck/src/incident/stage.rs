@@ -1,0 +1,377 @@
+//! Where an incident is played: each step calls one verb's library, says on the terminal what it saw, and keeps it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lameduck_core::Cause;
+use lameduck_core::duration::show;
+use lameduck_drill::{DrillResult, Plan, Pods, Progress};
+use lameduck_explain::report::{Explanation, Question};
+use lameduck_explain::stream::Reading;
+use lameduck_pod::PodSpec;
+use serde_json::{Value, json};
+
+use super::{Expectation, Fact, Told};
+use crate::cli::drill::Live;
+use crate::cli::incident::POD_VERB;
+
+/// Why an incident could not be played to its end: its machinery failed, which says nothing about the service.
+#[derive(Debug)]
+pub struct Broken(pub String);
+
+impl<E: std::error::Error> From<E> for Broken {
+    fn from(error: E) -> Broken {
+        Broken(error.to_string())
+    }
+}
+
+/// What is the same for the whole run of an incident.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// A folder of its own.
+    pub work: PathBuf,
+    /// Whether the times are short.
+    pub short: bool,
+    /// By what the story's times are multiplied.
+    pub scale: f64,
+    /// This program.
+    pub program: PathBuf,
+    /// `PATH`
+    pub path: OsString,
+    /// Whether nothing is said but the results.
+    pub quiet: bool,
+}
+
+/// One way to run the service.
+pub struct Variant {
+    /// Its id: `plain`, `cured`, or what else there is.
+    pub id: &'static str,
+    /// In words.
+    pub title: String,
+    /// The pods: the replica started n-th is the n-th of them, and begins again where they end.
+    pub pods: Vec<PodSpec>,
+    /// Pods that these send on to. They are there before the first of them, and end after the last.
+    pub behind: Vec<PodSpec>,
+    /// The load and what happens; its command and pods are given here.
+    pub plan: Plan,
+}
+
+/// The first address of pods that are not drilled themselves.
+pub const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 88, 250, 10);
+/// How long such pods may take until they are ready.
+const READY: Duration = Duration::from_secs(30);
+/// How long they may take to end, once told.
+const ENDS: Duration = Duration::from_secs(5);
+
+fn behind_at(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(BEHIND) + index as u32)
+}
+
+/// Pods that are held beside a drill; they end with this.
+#[derive(Default)]
+struct Behind(Vec<Child>);
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        for pod in &self.0 {
+            lameduck_pod::delete(pod.id());
+        }
+        let began = Instant::now();
+        for pod in &mut self.0 {
+            while matches!(pod.try_wait(), Ok(None)) && began.elapsed() < ENDS {
+                thread::sleep(Duration::from_millis(10));
+            }
+            // What does not end by itself ends now; whether it had is all the same.
+            let _ = pod.kill().and_then(|()| pod.wait());
+        }
+        for index in 0..self.0.len() {
+            lameduck_pod::disconnect(behind_at(index));
+        }
+    }
+}
+
+/// The stage.
+pub struct Stage {
+    /// What is the same for the whole run.
+    pub setting: Setting,
+    /// What was shown so far.
+    pub told: Told,
+    /// How many drills there were.
+    drills: u8,
+}
+
+impl Stage {
+    /// An empty one.
+    pub fn new(setting: Setting) -> Stage {
+        Stage { setting, told: Told::default(), drills: 0 }
+    }
+
+    /// A time of the story, on the clock of this run.
+    pub fn time(&self, story_seconds: f64) -> Duration {
+        Duration::from_secs_f64(story_seconds * self.setting.scale)
+    }
+
+    /// The incident's own files.
+    pub fn files(&self, part: &str) -> PathBuf {
+        self.setting.work.join("files").join(part)
+    }
+
+    /// Where the pods of a variant leave their logs and records.
+    pub fn left(&self, variant: &str) -> PathBuf {
+        self.setting.work.join(variant).join("left")
+    }
+
+    /// A pod with nothing in it yet, to be one of a variant.
+    pub fn pod(&self, variant: &str, name: &str, port: u16, grace: f64, lag: f64) -> PodSpec {
+        PodSpec {
+            name: name.to_owned(),
+            node: std::process::id(),
+            folder: self.left(variant),
+            grace_s: self.time(grace).as_secs_f64(),
+            lag_s: self.time(lag).as_secs_f64(),
+            port,
+            told_deadline: true,
+            capture: false,
+            sidecars: Vec::new(),
+            containers: Vec::new(),
+        }
+    }
+
+    /// A heading.
+    pub fn heading(&self, text: &str) {
+        if !self.setting.quiet {
+            println!("\n-- {text}");
+        }
+    }
+
+    /// A line.
+    pub fn say(&self, text: &str) {
+        if !self.setting.quiet {
+            println!("   {text}");
+        }
+    }
+
+    /// Notes what has to hold.
+    pub fn expect(&mut self, what: impl Into<String>, holds: bool) {
+        let what = what.into();
+        if !self.setting.quiet || !holds {
+            println!("   {} {what}", if holds { "ok" } else { "NOT SO:" });
+        }
+        self.told.expectations.push(Expectation { what, holds });
+    }
+
+    /// Puts the story beside this run.
+    pub fn fact(&mut self, what: impl Into<String>, story: impl Into<String>, here: impl Into<String>) {
+        self.told.facts.push(Fact { what: what.into(), story: story.into(), here: here.into() });
+    }
+
+    /// Keeps a text for the page, and says it.
+    pub fn show(&mut self, title: impl Into<String>, text: impl Into<String>) {
+        let (title, text) = (title.into(), text.into());
+        self.say(&format!("{title}:"));
+        for line in text.lines().take(24) {
+            self.say(&format!("  {line}"));
+        }
+        self.told.shown.push((title, text));
+    }
+
+    /// Notes what was not done.
+    pub fn skip(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        println!("   skipped: {what}");
+        self.told.skipped.push(what);
+    }
+
+    /// Drills a variant: its pods are started, driven, ended, and gone when this returns.
+    pub fn drill(&mut self, variant: Variant) -> Result<DrillResult, Broken> {
+        self.heading(&format!("drill: {}", variant.title));
+        self.drills += 1;
+        let folder = self.setting.work.join(variant.id);
+        fs::create_dir_all(folder.join("left"))?;
+        let pods = Pods {
+            first: Ipv4Addr::new(10, 88, self.drills, 10),
+            port: variant.pods.first().map_or(80, |pod| pod.port),
+        };
+        // A roll starts as many again.
+        for (index, pod) in
+            variant.pods.iter().cycle().take(2 * variant.plan.replicas.max(variant.pods.len())).enumerate()
+        {
+            let path = folder.join(format!("spec-{}.json", pods.address(index).ip()));
+            fs::write(path, serde_json::to_string_pretty(pod)?)?;
+        }
+        let command = self.holder(folder.join("spec-{host}.json"), "{host}".into()).to_vec();
+        let behind = self.hold_behind(&folder, &variant.behind)?;
+        let plan =
+            Plan { command, pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
+        plan.check()?;
+        let mut live = Live::new(self.setting.quiet);
+        let result = crate::cli::with_sockets(|| {
+            lameduck_drill::run(&plan, |news| match news {
+                // Its words are those of a comparison.
+                Progress::Began { .. } => {}
+                news => live.tell(&news),
+            })
+        });
+        live.end();
+        drop(behind);
+        let result = result?;
+        let tally = &result.tally;
+        let causes: Vec<_> = tally.causes.iter().map(|(cause, n)| format!("{n} {cause}")).collect();
+        let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
+        self.say(&format!(
+            "{} sent = {} answered + {} lost{causes} + {} unknown",
+            tally.sent, tally.answered, tally.lost, tally.unknown
+        ));
+        if let Some(max) = result.term_to_exit_s.max {
+            self.say(&format!("from TERM to exit: {max:.1} s at most"));
+        }
+        self.told.drills.push((variant.id.to_owned(), variant.title, result.clone()));
+        Ok(result)
+    }
+
+    /// The words that hold a pod.
+    fn holder(&self, spec: PathBuf, address: OsString) -> [OsString; 7] {
+        let program = self.setting.program.clone().into();
+        ["unshare".into(), "--net".into(), "--".into(), program, POD_VERB.into(), spec.into(), address]
+    }
+
+    /// Starts pods that are not drilled, at [`BEHIND`] and the addresses after it, and waits until they are ready.
+    fn hold_behind(&self, folder: &Path, pods: &[PodSpec]) -> Result<Behind, Broken> {
+        let mut behind = Behind::default();
+        for (index, pod) in pods.iter().enumerate() {
+            let address = behind_at(index).to_string();
+            let spec = folder.join(format!("spec-{address}.json"));
+            fs::write(&spec, serde_json::to_string_pretty(pod)?)?;
+            fs::create_dir_all(&pod.folder)?;
+            let words = self.holder(spec, address.into());
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+            behind.0.push(command.spawn()?);
+        }
+        let began = Instant::now();
+        while pods.iter().any(|pod| fs::read_dir(pod.folder.join("endpoints")).map_or(0, Iterator::count) < pods.len()) {
+            if let Some(status) = behind.0.iter_mut().find_map(|pod| pod.try_wait().ok().flatten()) {
+                return Err(Broken(format!("a pod behind the drilled ones ended before it was ready: {status}")));
+            }
+            if began.elapsed() > READY {
+                return Err(Broken(format!("the pods behind the drilled ones were not ready after {}", show(READY))));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(behind)
+    }
+
+    /// Checks a part of the incident's files, and expects these: rule, cause, file, line.
+    pub fn check(&mut self, part: &str, expected: &[(&str, Cause, &str, u32)]) {
+        self.heading(&format!("check: {part}, before anything runs"));
+        let folder = self.files(part);
+        let options = lameduck_check::Options { paths: vec![folder.clone()], ..lameduck_check::Options::default() };
+        let outcome = lameduck_check::check(&options);
+        let mut found = Vec::new();
+        for finding in &outcome.document.findings {
+            let file = Path::new(&finding.file);
+            let file = file.strip_prefix(&folder).unwrap_or(file).display().to_string();
+            self.say(&format!("{file}:{}:{}: {} ({})", finding.line, finding.column, finding.rule, finding.cause));
+            let mut value = serde_json::to_value(finding).unwrap_or(Value::Null);
+            value["file"] = format!("{part}/{file}").into();
+            self.told.check.push(value);
+            found.push((finding.rule, finding.cause, file, finding.line));
+        }
+        for (rule, cause, file, line) in expected {
+            let holds = found.iter().any(|(r, c, f, l)| (r, c, f.as_str(), l) == (rule, cause, *file, line));
+            self.expect(format!("check finds {rule} ({cause}) at {part}/{file}:{line}"), holds);
+        }
+    }
+
+    /// Explains what a variant's pods left behind, and nothing else.
+    pub fn explain(&mut self, variant: &str, id: Option<&str>) -> Result<Explanation, Broken> {
+        let what = id.map_or(String::new(), |id| format!(" --id {id}"));
+        self.heading(&format!("explain{what}: from what the {variant} run left behind"));
+        let mut paths: Vec<PathBuf> = fs::read_dir(self.left(variant))?.flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| {
+            path.extension().is_some_and(|ending| ["log", "json", "pcap"].iter().any(|known| ending == *known))
+        });
+        paths.sort();
+        let reading = Reading { id: id.map(str::to_owned), threads: 1, ..Reading::default() };
+        let question = Question { id: id.map(str::to_owned), ..Question::default() };
+        let plan = lameduck_explain::Plan { paths, reading, question };
+        let explanation = lameduck_explain::explain(&plan, None, &mut |_, _, _, _| {})?;
+        for input in &explanation.inputs {
+            let name = Path::new(&input.name).file_name().unwrap_or_default().display().to_string();
+            let formats: Vec<_> = input.formats.keys().copied().collect();
+            self.say(&format!(
+                "{name}: {} ({} lines, {} not understood)",
+                formats.join(", "),
+                input.lines,
+                input.unparsed
+            ));
+        }
+        for cause in &explanation.causes {
+            self.say(&format!("{} {}: {}", cause.requests, cause.cause, cause.what));
+        }
+        self.told.explain.push(json!({
+            "variant": variant,
+            "id": id,
+            "requests": explanation.requests,
+            "lost": explanation.lost,
+            "causes": explanation.causes,
+            "followed": explanation.followed,
+        }));
+        Ok(explanation)
+    }
+
+    /// Expects of a plain drill at least `least` losses by each of these causes, and every request accounted for.
+    pub fn expect_lost(&mut self, result: &DrillResult, least: &[(Cause, u64)]) {
+        for (cause, least) in least {
+            let lost = result.tally.causes.get(cause).copied().unwrap_or(0);
+            self.expect(format!("plain: {lost} lost by {cause}, at least {least}"), lost >= *least);
+        }
+        let unknown = result.tally.causes.get(&Cause::Unknown).copied().unwrap_or(0);
+        self.expect(
+            format!(
+                "drill accounts for every request: {} of unknown cause, {} of unknown fate",
+                unknown, result.tally.unknown
+            ),
+            unknown == 0 && result.tally.unknown == 0,
+        );
+    }
+
+    /// Expects of a cure that nothing was lost, and that stopping was quicker than the story's sleep.
+    pub fn expect_clean(&mut self, id: &str, result: &DrillResult, sleep: Option<Duration>) {
+        let (lost, sent) = (result.tally.lost + result.tally.unknown, result.tally.sent);
+        self.expect(format!("{id}: {lost} of {sent} lost"), lost == 0 && result.exit_code() == 0);
+        if let (Some(sleep), Some(took)) = (sleep, result.term_to_exit_s.max) {
+            let holds = took < sleep.as_secs_f64();
+            self.expect(format!("{id}: {took:.1} s from TERM to exit, less than the story's {}", show(sleep)), holds);
+        }
+    }
+
+    /// Expects that explain found these causes by itself.
+    pub fn expect_explained(&mut self, explanation: &Explanation, causes: &[Cause]) {
+        for cause in causes {
+            let found =
+                explanation.causes.iter().find(|report| report.cause == *cause).map_or(0, |report| report.requests);
+            self.expect(format!("explain names {cause} for {found} requests"), found > 0);
+        }
+    }
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Broken> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)?
+        } else {
+            fs::copy(entry.path(), target).map(|_| ())?
+        }
+    }
+    Ok(())
+}
