@@ -287,6 +287,19 @@ impl Stage {
         }
     }
 
+    /// Expects that explain gives each lost request the cause that drill saw.
+    pub fn expect_agreed(&mut self, explanation: &Explanation, result: &DrillResult) {
+        let agrees = |loss: &&lameduck_drill::result::Loss| {
+            let mut told = explanation.losses.iter().filter(|known| known.id == loss.id);
+            told.next().is_some_and(|known| known.cause == loss.cause) && told.next().is_none()
+        };
+        let (agreed, all) = (result.losses.iter().filter(agrees).count(), result.losses.len());
+        self.expect(
+            format!("explain gives {agreed} of the {all} lost requests, each told once, the cause that drill saw"),
+            agreed == all,
+        );
+    }
+
     /// Expects that explain found these causes by itself.
     pub fn expect_explained(&mut self, explanation: &Explanation, causes: &[Cause]) {
         for cause in causes {
