@@ -103,6 +103,11 @@ impl Stage {
         }
     }
 
+    /// The address of the replica that was started n-th in the last drill.
+    pub fn address(&self, index: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 88, self.drills, 10 + index as u8)
+    }
+
     /// A heading.
     pub fn heading(&self, text: &str) {
         if !self.setting.quiet {
@@ -154,10 +159,7 @@ impl Stage {
         self.drills += 1;
         let folder = self.setting.work.join(variant.id);
         fs::create_dir_all(folder.join("left"))?;
-        let pods = Pods {
-            first: Ipv4Addr::new(10, 88, self.drills, 10),
-            port: variant.pods.first().map_or(80, |pod| pod.port),
-        };
+        let pods = Pods { first: self.address(0), port: variant.pods.first().map_or(80, |pod| pod.port) };
         // A roll starts as many again.
         for (index, pod) in
             variant.pods.iter().cycle().take(2 * variant.plan.replicas.max(variant.pods.len())).enumerate()
