@@ -42,6 +42,19 @@ pub struct Setting {
     pub path: OsString,
     /// Whether nothing is said but the results.
     pub quiet: bool,
+    /// Whether standard output is for the JSON, and words go to standard error.
+    pub to_stderr: bool,
+}
+
+impl Setting {
+    /// A line on the terminal.
+    pub fn line(&self, text: &str) {
+        if self.to_stderr {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
+    }
 }
 
 /// One way to run the service.
@@ -111,14 +124,14 @@ impl Stage {
     /// A heading.
     pub fn heading(&self, text: &str) {
         if !self.setting.quiet {
-            println!("\n-- {text}");
+            self.setting.line(&format!("\n-- {text}"));
         }
     }
 
     /// A line.
     pub fn say(&self, text: &str) {
         if !self.setting.quiet {
-            println!("   {text}");
+            self.setting.line(&format!("   {text}"));
         }
     }
 
@@ -126,7 +139,7 @@ impl Stage {
     pub fn expect(&mut self, what: impl Into<String>, holds: bool) {
         let what = what.into();
         if !self.setting.quiet || !holds {
-            println!("   {} {what}", if holds { "ok" } else { "NOT SO:" });
+            self.setting.line(&format!("   {} {what}", if holds { "ok" } else { "NOT SO:" }));
         }
         self.told.expectations.push(Expectation { what, holds });
     }
@@ -149,7 +162,7 @@ impl Stage {
     /// Notes what was not done.
     pub fn skip(&mut self, what: impl Into<String>) {
         let what = what.into();
-        println!("   skipped: {what}");
+        self.setting.line(&format!("   skipped: {what}"));
         self.told.skipped.push(what);
     }
 
