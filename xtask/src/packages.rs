@@ -15,6 +15,8 @@ const NEEDS: [Need; 16] = [
     Need { program: "setsid", package: "util-linux" },
     Need { program: "unshare", package: "util-linux" },
     Need { program: "setpriv", package: "util-linux" },
+    Need { program: "ip", package: "iproute2" },
+    Need { program: "tcpdump", package: "tcpdump" },
     Need { program: "tini", package: "tini" },
     Need { program: "dumb-init", package: "dumb-init" },
     Need { program: "catatonit", package: "catatonit" },

@@ -169,12 +169,14 @@ fn hops(books: &mut Books, joined: &mut Joined) {
     let mut by_request: HashMap<u64, Vec<usize>> = HashMap::new();
     let several = books.inputs.iter().filter(|input| input.requests > 0).count() > 1;
     for loss in std::mem::take(&mut books.losses) {
-        if !several || loss.weight > 1 {
+        if !(several || loss.same_pod) || loss.weight > 1 {
             kept.push(loss);
             continue;
         }
         let same = if loss.id.is_empty() { None } else { by_id.get(&*loss.id).copied() };
-        let same = same.filter(|place| kept[*place].place.input != loss.place.input).or_else(|| {
+        // A proxy in the pod writes why on one line, and what it answered on the next.
+        let apart = |other: &Loss| other.place.input != loss.place.input || (other.same_pod && loss.same_pod);
+        let same = same.filter(|place| apart(&kept[*place])).or_else(|| {
             // Without an id on one side: the same request at the same server, ending at the same moment, in another input.
             let near = by_backend.get(&(loss.backend, loss.request_key))?;
             near.iter().rev().take(8).copied().find(|place| {
@@ -255,6 +257,19 @@ mod tests {
         join(&mut books);
         let seen: Vec<_> = books.losses.iter().map(|loss| (loss.signal, loss.also.len())).collect();
         assert_eq!(seen, [(Signal::ClosedBeforeAnswer, 1)]);
+    }
+
+    #[test]
+    fn workhorse_tells_of_one_loss_on_two_lines() {
+        let mut books = Books::default();
+        let why = r#"{"correlation_id":"a1","duration_ms":0,"error":"badgateway: failed to receive response: dial tcp 127.0.0.1:8080: connect: connection refused","level":"error","method":"GET","msg":"","time":"2022-04-05T06:04:10.000Z","uri":"/api"}"#;
+        let access = r#"{"correlation_id":"a1","duration_ms":1,"level":"info","method":"GET","msg":"access","status":502,"time":"2022-04-05T06:04:10.001Z","uri":"/api"}"#;
+        enter(&mut books, 0, 1, "workhorse", why);
+        enter(&mut books, 0, 2, "workhorse", access);
+        books.close();
+        join(&mut books);
+        let seen: Vec<_> = books.losses.iter().map(|loss| (loss.signal, loss.also.len())).collect();
+        assert_eq!(seen, [(Signal::Refused, 1)]);
     }
 
     #[test]

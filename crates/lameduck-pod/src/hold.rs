@@ -181,15 +181,15 @@ impl Pod {
                 let _ = may_stop.wait_for(|may| *may).await;
             };
             let by_itself = tokio::select! {
-                status = running.child.wait() => Some(status?),
+                status = running.child.wait() => Some(code(status?)),
                 () = told => None,
             };
-            let status = match by_itself {
-                Some(status) => status,
+            let code = match by_itself {
+                Some(code) => code,
                 None => self.stop(&container, &mut running).await?,
             };
             probing.abort();
-            self.ended(place, status);
+            self.ended(place, code);
             if *self.phase.borrow() >= Phase::Stopping {
                 return Ok(());
             }
@@ -217,9 +217,8 @@ impl Pod {
         Ok(())
     }
 
-    fn ended(&self, place: usize, status: ExitStatus) {
+    fn ended(&self, place: usize, code: i32) {
         self.pids.borrow_mut()[place] = 0;
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         let mut record = self.record.borrow_mut();
         let state = &mut record.containers[place];
         (state.ended, state.ready) = (Some((now(), code)), false);
@@ -248,26 +247,28 @@ impl Pod {
         }
     }
 
-    /// The kubelet's order for one container: hook, TERM, the rest of the grace, KILL.
-    async fn stop(&self, container: &Container, running: &mut Running) -> Result<ExitStatus, PodError> {
+    /// The kubelet's order for one container: hook, TERM, the rest of the grace, KILL. Gives its exit code.
+    async fn stop(&self, container: &Container, running: &mut Running) -> Result<i32, PodError> {
         let mut phase = self.phase.subscribe();
         self.record.borrow_mut().event("Normal", "Killing", &format!("Stopping container {}", container.name));
         if let Some(hook) = &container.pre_stop {
             let mut hook = container::inside(running.pid, hook);
             tokio::select! {
                 _ = hook.status() => {}
-                status = running.child.wait() => return Ok(status?),
+                status = running.child.wait() => return Ok(code(status?)),
                 _ = phase.wait_for(|phase| *phase == Phase::Deadline) => {}
             }
         }
         container::signal(running.pid, Signal::TERM);
         tokio::select! {
-            status = running.child.wait() => return Ok(status?),
+            status = running.child.wait() => return Ok(code(status?)),
             _ = phase.wait_for(|phase| *phase == Phase::Deadline) => {}
         }
         self.killed.set(true);
         container::signal(running.pid, Signal::KILL);
-        Ok(running.child.wait().await?)
+        // `unshare` can not end itself by KILL, so its own status does not say it.
+        running.child.wait().await?;
+        Ok(i32::from(KILLED))
     }
 
     /// Asks a container whether it is ready, for as long as it runs.
@@ -371,6 +372,11 @@ impl Pod {
         tokio::task::spawn_local(async move { while let Ok(Some(_)) = words.next_line().await {} });
         begun.then_some(child)
     }
+}
+
+/// The exit code that a runtime gives: 128 and the signal's number, where one ended it.
+fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 type Stream = Box<dyn AsyncRead + Unpin>;

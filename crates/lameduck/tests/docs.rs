@@ -50,8 +50,9 @@ fn none(complaints: &[String]) {
 fn every_option_is_documented_with_its_variable() {
     let mut complaints = Vec::new();
     for verb in lameduck::cli::VERBS {
-        let own = format!("docs/{}.md", verb.name);
-        let path = if root().join(&own).exists() { own } else { "docs/control.md".to_owned() };
+        let own = ["", "s"].map(|plural| format!("docs/{}{plural}.md", verb.name));
+        let path =
+            own.into_iter().find(|own| root().join(own).exists()).unwrap_or_else(|| "docs/control.md".to_owned());
         let mut page = read(&path);
         if verb.name == "run" && page.contains("(front.md#options)") {
             page += &read("docs/front.md");

@@ -1,6 +1,7 @@
 //! `lameduck incident`: a real story, run again on its real components.
 
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,12 @@ pub fn incident(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> R
             Some(why) => Outcome { incident, told: Told::default(), broken: Some(format!("skipped: {why}")) },
             None => play(incident, &work.0, &given, &path)?,
         };
-        tell(&outcome);
+        let words = tell(&outcome);
+        if json_to_stdout(&given) {
+            eprint!("{words}");
+        } else {
+            print!("{words}");
+        }
         outcomes.push(outcome);
     }
     write(&given, &outcomes)?;
@@ -136,9 +142,10 @@ fn play(incident: &'static Incident, work: &Path, given: &Given, path: &OsString
         program: own_program()?,
         path: path.clone(),
         quiet: given.switch("quiet")?,
+        to_stderr: json_to_stdout(given),
     };
     let mut stage = Stage::new(setting);
-    println!("== {}: {}", incident.name, incident.title);
+    stage.setting.line(&format!("== {}: {}", incident.name, incident.title));
     if short {
         stage.say("short: the story's times are a fifth");
     }
@@ -158,19 +165,23 @@ fn passed(outcome: &Outcome) -> bool {
     outcome.broken.is_none() && outcome.told.passed()
 }
 
-fn tell(outcome: &Outcome) {
+/// How it came out, in words.
+fn tell(outcome: &Outcome) -> String {
     let name = outcome.incident.name;
-    match &outcome.broken {
-        Some(why) if skipped(outcome) => println!("\n{name}: {why}"),
-        Some(why) => println!("\n{name}: could not be run to its end: {why}"),
-        None if outcome.told.passed() => println!("\n{name}: passed"),
-        None => {
-            println!("\n{name}: did not pass:");
-            for expectation in outcome.told.expectations.iter().filter(|expectation| !expectation.holds) {
-                println!("   not so: {}", expectation.what);
-            }
-        }
+    let mut words = match &outcome.broken {
+        Some(why) if skipped(outcome) => return format!("\n{name}: {why}\n"),
+        Some(why) => format!("\n{name}: could not be run to its end: {why}\n"),
+        None if outcome.told.passed() => return format!("\n{name}: passed\n"),
+        None => format!("\n{name}: did not pass:\n"),
+    };
+    for expectation in outcome.told.expectations.iter().filter(|expectation| !expectation.holds) {
+        let _ = writeln!(words, "   not so: {}", expectation.what);
     }
+    words
+}
+
+fn json_to_stdout(given: &Given) -> bool {
+    given.raw("json").is_some_and(|path| path == "-")
 }
 
 fn write(given: &Given, outcomes: &[Outcome]) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lameduck_core::Cause;
@@ -29,14 +29,16 @@ pub const INCIDENT: Incident = Incident {
     causes: &[Cause::SignalNotDelivered, Cause::PeerDown],
     needs: &[Need { program: "go", package: "golang-go" }, Need { program: "puma", package: "puma" }],
     simulated: &[
-        "the client is drill's profile go-client with Pages' 100 idle connections a host: it chooses a pod when it connects, as through \
-         kube-proxy, and keeps the connection after the endpoint is gone",
+        "kube-proxy: a client chooses a pod when it connects. What is counted is sent by drill's profile go-client with Pages' 100 idle \
+         connections a host; beside it runs a client of Go's own net/http",
         "runners poll for 5 s, not for 50 s, so that polls end and begin within the 30 s of a termination",
         "Workhorse is a proxy of Go's net/http and httputil with its log lines and its shutdown, not GitLab's own; Rails is a rack \
          application on real Puma, started without bundler",
     ],
     files: files!("gitlab-pid1":
         "plain/deploy.yaml",
+        "plain/gitlab-pages/go.mod",
+        "plain/gitlab-pages/main.go",
         "plain/gitlab-workhorse/Dockerfile",
         "plain/gitlab-workhorse/scripts/start-workhorse",
         "plain/gitlab-workhorse/scripts/healthcheck",
@@ -70,6 +72,8 @@ pub const INCIDENT: Incident = Incident {
 const PUMA: u16 = 8080;
 const WORKHORSE: u16 = 8181;
 const FRONT: u16 = 8180;
+/// Where lameduck can be asked, in the cure.
+const ADMIN: &str = "127.0.0.1:9090";
 /// Seconds of the story, before any scaling.
 const GRACE: f64 = 30.0;
 const BLACKOUT: f64 = 10.0;
@@ -87,7 +91,7 @@ enum Form {
     ShellExec,
     /// As it was mended: both.
     Exec,
-    /// As it was, below `lameduck run`; Puma too.
+    /// As it was, below `lameduck run`; Puma waits for it.
     Cured,
 }
 
@@ -104,24 +108,70 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     audit(stage);
     build(stage)?;
 
-    let plain =
-        stage.drill(variant(stage, "plain", "plain: CMD in shell form, a script without exec", &[Form::Shell])?)?;
+    let as_it_was = variant(stage, "plain", "plain: CMD in shell form, a script without exec", &[Form::Shell])?;
+    let (plain, pages) = beside_pages(stage, as_it_was)?;
     // From Puma's end to KILL nothing that Pages sends on a kept connection is answered. How many of its connections lead to that
     // pod is chance; one of them, used once a second, is the least.
     let window = stage.time(GRACE - BLACKOUT).as_secs();
     stage.expect_lost(&plain, &[(Cause::PeerDown, window.max(1)), (Cause::SignalNotDelivered, 1)]);
     let explanation = stage.explain("plain", None)?;
     stage.expect_explained(&explanation, &[Cause::PeerDown, Cause::SignalNotDelivered]);
+    stage.expect_agreed(&explanation, &plain);
     timeline(stage, &plain);
+    stage.expect(
+        format!("Go's http.Client met {} times 502 from the pod that was told to stop, {} of them after its endpoint was gone", pages.failed, pages.unlisted),
+        pages.unlisted > 0 && pages.reused == pages.unlisted,
+    );
+    stage.fact(
+        "Pages' own client (Go's net/http) after the endpoint was gone",
+        "goes on using the connections that it has",
+        format!("{} requests on kept connections to that pod, answered by 502", pages.unlisted),
+    );
     tree(stage, "plain", 2, "process tree as it was", "sh -c, script, workhorse")?;
 
     zones(stage)?;
 
     let fixed = stage.drill(variant(stage, "fixed", "the story's fix: exec form and exec", &[Form::Exec])?)?;
-    stage.expect_clean("the story's fix", &fixed, Some(stage.time(GRACE)));
-    let cured = stage.drill(variant(stage, "cured", "cured: the same images below lameduck run", &[Form::Cured])?)?;
+    own_fix(stage, &fixed);
+    let cure = variant(stage, "cured", "cured: Workhorse as it was, below lameduck run --listen", &[Form::Cured])?;
+    let (cured, pages) = beside_pages(stage, cure)?;
     stage.expect_clean("cured", &cured, Some(stage.time(GRACE)));
+    stage.expect(
+        format!(
+            "cured: Go's http.Client asked the pod that was told to stop {} times, and {} failed",
+            pages.asked, pages.failed
+        ),
+        pages.asked > 0 && pages.failed == 0,
+    );
+    tree(stage, "cured", 2, "process tree, cured", "(not in the story)")?;
     Ok(())
+}
+
+/// The story's fix removes the story's causes. It closes its listener at TERM, so new connections are refused for as long as routing
+/// goes on making them: that is another cause, which `check` names too (prestop-missing).
+fn own_fix(stage: &mut Stage, fixed: &DrillResult) {
+    let of = |cause: Cause| fixed.tally.causes.get(&cause).copied().unwrap_or(0);
+    let (neighbour, deaf) = (of(Cause::PeerDown), of(Cause::SignalNotDelivered));
+    let (refused, race) = (of(Cause::RefusedWhileRouted), of(Cause::IdleCloseRace));
+    stage.expect(
+        format!(
+            "the story's fix: {neighbour} lost by peer-down, {deaf} by signal-not-delivered, of {}",
+            fixed.tally.sent
+        ),
+        neighbour + deaf + fixed.tally.unknown == 0,
+    );
+    stage.expect(
+        format!("the story's fix: what is left of {} lost is the listener closed at TERM: {refused} refused while routed, {race} on idle connections", fixed.tally.lost),
+        fixed.tally.lost == refused + race,
+    );
+    stage.fact(
+        "left over by the story's fix",
+        "nothing that its graphs showed",
+        format!(
+            "{refused} of {} refused while routed: Workhorse stops listening at TERM, routing goes on for 3 s",
+            fixed.tally.sent
+        ),
+    );
 }
 
 /// The ten Dockerfiles that the story found, and two that are in order.
@@ -145,10 +195,14 @@ fn audit(stage: &mut Stage) {
 
 /// Builds Workhorse with the machine's own Go.
 fn build(stage: &Stage) -> Result<(), Broken> {
-    stage.heading("go build: gitlab-workhorse");
-    let source = stage.files("plain/gitlab-workhorse/src");
+    stage.heading("go build: gitlab-workhorse, gitlab-pages");
+    go_build(stage, "plain/gitlab-workhorse/src", "gitlab-workhorse", "./cmd/gitlab-workhorse")?;
+    go_build(stage, "plain/gitlab-pages", "gitlab-pages", ".")
+}
+
+fn go_build(stage: &Stage, source: &str, name: &str, package: &str) -> Result<(), Broken> {
     let mut command = Command::new("go");
-    command.args(["build", "-o"]).arg(binary(stage)).arg("./cmd/gitlab-workhorse").current_dir(source);
+    command.args(["build", "-o"]).arg(binary(stage, name)).arg(package).current_dir(stage.files(source));
     // Only the standard library is used: nothing is fetched.
     command.env("GOFLAGS", "-mod=mod").env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
     let output = command.output()?;
@@ -158,8 +212,63 @@ fn build(stage: &Stage) -> Result<(), Broken> {
     Err(Broken(format!("go build failed: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-fn binary(stage: &Stage) -> PathBuf {
-    stage.setting.work.join("gitlab-workhorse")
+fn binary(stage: &Stage, name: &str) -> PathBuf {
+    stage.setting.work.join(name)
+}
+
+/// What Pages' client saw of the pod that was told to stop.
+#[derive(Debug, Default)]
+struct Pages {
+    /// Requests to it.
+    asked: usize,
+    /// Those that failed, or were answered by a 5xx.
+    failed: usize,
+    /// Of the failed ones: once its endpoint was no longer listed.
+    unlisted: usize,
+    /// Of these: on a connection that had been used before.
+    reused: usize,
+}
+
+/// Drills with the story's own client beside the drill's.
+fn beside_pages(stage: &mut Stage, variant: Variant) -> Result<(DrillResult, Pages), Broken> {
+    let (log, last) = (stage.setting.work.join(variant.id).join("pages.json"), variant.plan.replicas - 1);
+    let endpoints = stage.left(variant.id).join("endpoints");
+    let mut command = Command::new(binary(stage, "gitlab-pages"));
+    command.arg("-endpoints").arg(endpoints).stdin(Stdio::null()).stdout(fs::File::create(&log)?);
+    let client = Client(command.spawn()?);
+    let result = stage.drill(variant);
+    drop(client);
+    let result = result?;
+    let leaving = stage.address(last).to_string();
+    let mut pages = Pages::default();
+    for line in fs::read_to_string(&log)?.lines() {
+        let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let backend = line["backend"].as_str().and_then(|backend| backend.rsplit_once(':'));
+        if backend.is_none_or(|(host, _)| host != leaving) {
+            continue;
+        }
+        pages.asked += 1;
+        if line["status"].as_u64().is_some_and(|status| (200..500).contains(&status)) {
+            continue;
+        }
+        pages.failed += 1;
+        if line["listed"] == false {
+            pages.unlisted += 1;
+            pages.reused += usize::from(line["reused"] == true);
+        }
+    }
+    Ok((result, pages))
+}
+
+/// A process that ends with whoever started it.
+struct Client(Child);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Gone already is gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn variant(stage: &Stage, id: &'static str, title: &str, forms: &[Form]) -> Result<Variant, Broken> {
@@ -191,7 +300,7 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     let part = if form == Form::Shell || form == Form::Cured { "plain" } else { "fixed" };
     copy(&stage.files(&format!("{part}/gitlab-workhorse/scripts")), &workhorse.join("scripts"))?;
     fs::create_dir_all(workhorse.join("gitlab/bin"))?;
-    fs::copy(binary(stage), workhorse.join("gitlab/bin/gitlab-workhorse"))?;
+    fs::copy(binary(stage, "gitlab-workhorse"), workhorse.join("gitlab/bin/gitlab-workhorse"))?;
     fs::create_dir_all(workhorse.join("srv/gitlab"))?;
     copy(&stage.files("plain/webservice"), &webservice.join("srv/gitlab"))?;
 
@@ -209,12 +318,22 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
         Form::Exec => vec![script],
     };
     let puma = ["puma", "-b", "tcp://0.0.0.0:8080", "-w", "2"];
-    let (port, workhorse_command, puma_command) = if form == Form::Cured {
+    // The cure is around the container's own command; the neighbour's hook waits for the end of its drain, however long that is.
+    let (port, workhorse_command, hook) = if form == Form::Cured {
+        let program = stage.setting.program.display().to_string();
+        let grace = show(stage.time(GRACE));
+        let (least, quiet) = (show(stage.time(5.0)), show(stage.time(2.0)));
         let (listen, upstream) = (format!("0.0.0.0:{FRONT}"), format!("127.0.0.1:{WORKHORSE}"));
-        let front = ["--listen", &listen, "--upstream", &upstream];
-        (FRONT, below_lameduck(stage, &front, &started), below_lameduck(stage, &[], &puma))
+        let run = [&program, "run", "--grace", &grace, "--min", &least, "--quiet", &quiet, "--admin", ADMIN];
+        let front = ["--listen", &listen, "--upstream", &upstream, "--"];
+        let wait = format!(
+            "require 'net/http'; Net::HTTP.start({:?}, {}) {{ |http| http.read_timeout = 600; http.post('/drain?wait', '') }}",
+            "127.0.0.1",
+            ADMIN.rsplit(':').next().unwrap_or_default()
+        );
+        (FRONT, owned(&[&run[..], &front, &started].concat()), Some(owned(&["ruby", "-e", &wait])))
     } else {
-        (WORKHORSE, owned(&started), owned(&puma))
+        (WORKHORSE, owned(&started), None)
     };
     // lameduck waits for what the blackout guesses.
     let blackout = if form == Form::Cured { 0.0 } else { stage.time(BLACKOUT).as_secs_f64() };
@@ -222,7 +341,8 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     let webservice = Container {
         name: "webservice".into(),
         image: Some(webservice),
-        command: puma_command,
+        command: owned(&puma),
+        pre_stop: hook,
         env: BTreeMap::from([("SHUTDOWN_BLACKOUT_SECONDS".to_owned(), blackout.to_string())]),
         workdir: Some("/srv/gitlab".into()),
         readiness: Some(probe(Check::Http { port: PUMA, path: "/-/readiness".into() })),
@@ -245,11 +365,8 @@ fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn below_lameduck(stage: &Stage, options: &[&str], command: &[&str]) -> Vec<String> {
-    let program = stage.setting.program.display().to_string();
-    let (grace, least, quiet) = (show(stage.time(GRACE)), show(stage.time(1.0)), show(stage.time(2.0)));
-    let run = [&program, "run", "--grace", &grace, "--min", &least, "--quiet", &quiet];
-    run.iter().chain(options).chain(&["--"]).chain(command).map(|word| (*word).to_owned()).collect()
+fn go_duration(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
 }
 
 /// What became of the leaving pod, beside the story's minutes.
@@ -370,8 +487,4 @@ fn zones(stage: &mut Stage) -> Result<(), Broken> {
         format!("{}, {}, {}", lost[0], lost[1], lost[2]),
     );
     Ok(())
-}
-
-fn go_duration(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
 }

@@ -198,13 +198,7 @@ fn variant(
 fn captured(stage: &mut Stage, plain: &lameduck_drill::DrillResult) -> Result<(), Broken> {
     let explanation = stage.explain("plain", None)?;
     stage.expect_explained(&explanation, &[Cause::IdleCloseRace]);
-    let known: std::collections::BTreeMap<_, _> =
-        explanation.losses.iter().map(|loss| (loss.id.as_str(), loss.cause)).collect();
-    let agreed = plain.losses.iter().filter(|loss| known.get(loss.id.as_str()) == Some(&loss.cause)).count();
-    stage.expect(
-        format!("explain gives {agreed} of the {} lost requests the cause that drill saw", plain.losses.len()),
-        agreed == plain.losses.len(),
-    );
+    stage.expect_agreed(&explanation, plain);
     let Some(loss) = plain.losses.first() else { return Ok(()) };
     let one = stage.explain("plain", Some(&loss.id))?;
     let example = one.causes.iter().flat_map(|cause| &cause.examples).find(|example| example.id == loss.id);

@@ -45,6 +45,19 @@ pub struct Setting {
     pub path: OsString,
     /// Whether nothing is said but the results.
     pub quiet: bool,
+    /// Whether standard output is for the JSON, and words go to standard error.
+    pub to_stderr: bool,
+}
+
+impl Setting {
+    /// A line on the terminal.
+    pub fn line(&self, text: &str) {
+        if self.to_stderr {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
+    }
 }
 
 /// One way to run the service.
@@ -142,17 +155,22 @@ impl Stage {
         }
     }
 
+    /// The address of the replica that was started n-th in the last drill.
+    pub fn address(&self, index: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 88, self.drills, 10 + index as u8)
+    }
+
     /// A heading.
     pub fn heading(&self, text: &str) {
         if !self.setting.quiet {
-            println!("\n-- {text}");
+            self.setting.line(&format!("\n-- {text}"));
         }
     }
 
     /// A line.
     pub fn say(&self, text: &str) {
         if !self.setting.quiet {
-            println!("   {text}");
+            self.setting.line(&format!("   {text}"));
         }
     }
 
@@ -160,7 +178,7 @@ impl Stage {
     pub fn expect(&mut self, what: impl Into<String>, holds: bool) {
         let what = what.into();
         if !self.setting.quiet || !holds {
-            println!("   {} {what}", if holds { "ok" } else { "NOT SO:" });
+            self.setting.line(&format!("   {} {what}", if holds { "ok" } else { "NOT SO:" }));
         }
         self.told.expectations.push(Expectation { what, holds });
     }
@@ -183,7 +201,7 @@ impl Stage {
     /// Notes what was not done.
     pub fn skip(&mut self, what: impl Into<String>) {
         let what = what.into();
-        println!("   skipped: {what}");
+        self.setting.line(&format!("   skipped: {what}"));
         self.told.skipped.push(what);
     }
 
@@ -193,10 +211,7 @@ impl Stage {
         self.drills += 1;
         let folder = self.setting.work.join(variant.id);
         fs::create_dir_all(folder.join("left"))?;
-        let pods = Pods {
-            first: Ipv4Addr::new(10, 88, self.drills, 10),
-            port: variant.pods.first().map_or(80, |pod| pod.port),
-        };
+        let pods = Pods { first: self.address(0), port: variant.pods.first().map_or(80, |pod| pod.port) };
         // A roll starts as many again.
         for (index, pod) in
             variant.pods.iter().cycle().take(2 * variant.plan.replicas.max(variant.pods.len())).enumerate()
@@ -349,6 +364,19 @@ impl Stage {
             let holds = took < sleep.as_secs_f64();
             self.expect(format!("{id}: {took:.1} s from TERM to exit, less than the story's {}", show(sleep)), holds);
         }
+    }
+
+    /// Expects that explain gives each lost request the cause that drill saw.
+    pub fn expect_agreed(&mut self, explanation: &Explanation, result: &DrillResult) {
+        let agrees = |loss: &&lameduck_drill::result::Loss| {
+            let mut told = explanation.losses.iter().filter(|known| known.id == loss.id);
+            told.next().is_some_and(|known| known.cause == loss.cause) && told.next().is_none()
+        };
+        let (agreed, all) = (result.losses.iter().filter(agrees).count(), result.losses.len());
+        self.expect(
+            format!("explain gives {agreed} of the {all} lost requests, each told once, the cause that drill saw"),
+            agreed == all,
+        );
     }
 
     /// Expects that explain found these causes by itself.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"io"
+	"math/rand"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -140,6 +142,9 @@ func main() {
 	mux.Handle("/", proxy)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
+		if r.Header.Get("X-Request-Id") == "" {
+			r.Header.Set("X-Request-Id", strconv.FormatUint(rand.Uint64(), 36))
+		}
 		answer := &recorder{ResponseWriter: w, status: http.StatusOK}
 		mux.ServeHTTP(answer, r)
 		fields := about(r, began)

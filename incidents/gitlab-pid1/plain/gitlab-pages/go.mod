@@ -1,0 +1,3 @@
+module example.com/gitlab-pages
+
+go 1.21
