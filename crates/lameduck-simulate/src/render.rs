@@ -1,0 +1,1 @@
+//! The report as a table, as JSON and as a page.
