@@ -20,6 +20,8 @@ pub mod probe;
 pub mod rule;
 #[cfg(feature = "run")]
 pub mod run;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 
 use std::fmt::Write;
 
@@ -43,6 +45,8 @@ pub const VERBS: &[&Verb] = &[
     &check::VERB,
     #[cfg(feature = "check")]
     &rule::VERB,
+    #[cfg(feature = "simulate")]
+    &simulate::VERB,
     #[cfg(feature = "explain")]
     &explain::VERB,
     #[cfg(feature = "explain")]

@@ -1,1 +1,0 @@
-//! The report as a table, as JSON and as a page.
