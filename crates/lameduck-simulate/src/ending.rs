@@ -42,6 +42,37 @@ pub struct Ending {
     pub signal: f64,
     /// When SIGKILL comes.
     pub grace: f64,
+    /// Which requests to it need a new connection, once it has closed those that it had.
+    pub connects: Connects,
+}
+
+/// New connections to a pod that has closed its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Connects {
+    /// The endpoint is chosen first: each request to it.
+    Each,
+    /// The connection is chosen first, and only a new one chooses among endpoints.
+    Some {
+        /// New connections a second to each endpoint that are made at any time: others were too old, worn out or closed.
+        churn: f64,
+        /// Requests a second to a pool: a connection that was closed is missed when its pool is next asked.
+        to_pool: f64,
+        /// How many endpoints a new connection chooses among.
+        endpoints: f64,
+    },
+}
+
+impl Connects {
+    /// How many are made to the pod within `time` after it closed its own; `rate` went to it before.
+    fn within(self, time: f64, rate: f64) -> f64 {
+        match self {
+            Connects::Each => rate * time,
+            Connects::Some { churn, to_pool, endpoints } => {
+                let missed = if to_pool * time > 1e-9 { (1.0 - (-to_pool * time).exp()) / to_pool } else { time };
+                churn * time + rate * missed / endpoints.max(1.0)
+            }
+        }
+    }
 }
 
 /// What the process does, on the same clock.
@@ -85,7 +116,7 @@ pub fn losses(ending: &Ending, server: &Server, caller: &Caller, routing: &Routi
     let lane = lane(ending, server);
     let used_on = caller.pooling == Pooling::PerService;
     // New connections that routing still sends to a closed listener.
-    let refused = rate * (lag - lane.accepts).max(0.0);
+    let refused = ending.connects.within((lag - lane.accepts).max(0.0), rate);
     // With the listener go the idle connections, and what was on its way on one of them, where they were still in use.
     let race = if lane.accepts < lag || used_on { rate * caller.window_s } else { 0.0 };
     // The last requests that it took: everything in flight began before.
@@ -133,7 +164,7 @@ mod tests {
         all.into_iter().filter(|loss| loss.mean > 0.0).map(|loss| (loss.cause, loss.mean)).collect()
     }
 
-    const ENDING: Ending = Ending { rate: 200.0, lag: 5.0, signal: 2.0, grace: 30.0 };
+    const ENDING: Ending = Ending { rate: 200.0, lag: 5.0, signal: 2.0, grace: 30.0, connects: Connects::Each };
 
     #[test]
     fn refused_is_the_closed_form() {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use lameduck_core::Cause;
 
-use crate::ending::{self, Ending, Failed, Loss};
+use crate::ending::{self, Connects, Ending, Failed, Loss};
 use crate::fleet::{Amount, Caller, Fleet, Pooling, Range, Scaling, Service};
 use crate::race::idle_density;
 use crate::rng::Rng;
@@ -420,15 +420,32 @@ impl<'f> Simulation<'f> {
             // The chance that whoever sends again meets another one that is leaving.
             let again = if endpoints > 1.0 { (leaving - 1.0).max(0.0) / (endpoints - 1.0) } else { 1.0 };
             self.out.ends[batch.kind as usize] += batch.count as u64;
-            for loss in self.batch(&mut rng, batch, batch.rate / endpoints.max(1.0)) {
+            for loss in self.batch(&mut rng, batch, endpoints.max(1.0)) {
                 self.enter(&mut rng, hour(batch.at), &loss, again);
             }
         }
     }
 
+    /// Which requests need a new connection. Of a pool that belongs to the service a request takes a kept one where it can: what has
+    /// idled for too long or is worn out is not there, nor what an end has closed.
+    fn connects(&self, rate: f64, endpoints: f64) -> Connects {
+        let caller = &self.service.caller;
+        match caller.pooling {
+            Pooling::PerEndpointClosed | Pooling::PerEndpointLeft => Connects::Each,
+            Pooling::PerService => {
+                let to_pool = rate / caller.pools.max(1.0);
+                let idle = self.idle.unwrap_or(f64::INFINITY).min(caller.idle_s);
+                let new = ((-to_pool * idle).exp() + worn(caller, idle, to_pool)).min(1.0);
+                Connects::Some { churn: rate * new / endpoints, to_pool, endpoints }
+            }
+        }
+    }
+
     /// The losses of pods that end together, each with times of its own.
-    fn batch(&self, rng: &mut Rng, batch: &Batch, rate: f64) -> [Loss; 3] {
+    fn batch(&self, rng: &mut Rng, batch: &Batch, endpoints: f64) -> [Loss; 3] {
         let service = self.service;
+        let rate = batch.rate / endpoints;
+        let connects = self.connects(batch.rate, endpoints);
         let server = &service.server;
         let fixed = |range: Range| range.most - range.least < 1e-9;
         let alike = fixed(service.routing.lag) && fixed(server.pre_stop) && fixed(server.reaction);
@@ -446,6 +463,7 @@ impl<'f> Simulation<'f> {
                 lag: service.routing.lag.draw(rng),
                 signal: server.pre_stop.draw(rng) + server.reaction.draw(rng),
                 grace,
+                connects,
             };
             let mut one =
                 ending::losses(&ending, server, &service.caller, &service.routing, &service.traffic.service_time);

@@ -111,10 +111,24 @@ fn ends_are_those_of_single_requests() {
         service.server.stop = Stop::Stays { delivered: false };
         service.server.grace_s = 2.0;
     });
-    check("a client of the service, and a sleep that outlasts routing", |service| {
+    check("killed while routing goes on", |service| {
         service.server.stop = Stop::Stays { delivered: false };
         service.server.grace_s = 5.0;
         service.routing.lag = Range::exactly(6.0);
+    });
+    check("a client of the service chooses among endpoints only for a new connection", |service| {
+        service.caller.pooling = Pooling::PerService;
+        service.caller.pools = 400.0;
+        service.routing.lag = Range::exactly(6.0);
+        service.traffic.service_time = ServiceTime::Exponential { mean: 0.01 };
+    });
+    check("a client of the service, whose connections often idle for too long", |service| {
+        service.caller.pooling = Pooling::PerService;
+        service.caller.pools = 400.0;
+        service.caller.idle_s = 0.7;
+        service.caller.max_requests = Some(5);
+        service.routing.lag = Range::exactly(6.0);
+        service.traffic.service_time = ServiceTime::Exponential { mean: 0.01 };
     });
     check("a sleep longer than the grace period", |service| {
         service.server.pre_stop = Range::exactly(10.0);

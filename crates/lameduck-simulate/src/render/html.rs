@@ -73,9 +73,10 @@ fn header(out: &mut String, document: &Document) {
         count(estimate.lost.mean)
     );
     if let Some(top) = estimate.causes.first() {
-        let last = document.staircase.last().map_or_else(String::new, |step| {
-            format!(" With every fix of the staircase: {}.", count(step.lost.mean))
-        });
+        let last = document
+            .staircase
+            .last()
+            .map_or_else(String::new, |step| format!(" With every fix of the staircase: {}.", count(step.lost.mean)));
         let _ = write!(out, "<p class=lead>{} of them: {}.{last}</p>", percent(top.share), top.cause.what());
     }
     if !document.fixes.is_empty() {
@@ -86,7 +87,11 @@ fn header(out: &mut String, document: &Document) {
     let rate: f64 = fleet.services.iter().map(|service| service.traffic.rate).sum();
     let ended: f64 = estimate.ends.iter().map(|end| end.pods).sum();
     let tiles = [
-        ("9 of 10 days", interval(&estimate.lost), format!("{} of what is sent", percent(estimate.lost.mean / estimate.sent.max(1.0)))),
+        (
+            "9 of 10 days",
+            interval(&estimate.lost),
+            format!("{} of what is sent", percent(estimate.lost.mean / estimate.sent.max(1.0))),
+        ),
         ("sent a day", count(estimate.sent), format!("{} a second", count(rate))),
         ("masked a day", count(estimate.masked), "failed once, answered when sent again".to_owned()),
         ("pods", count(pods), format!("in {} services; {} ends a day", fleet.services.len(), count(ended))),
@@ -123,7 +128,13 @@ fn causes(out: &mut String, document: &Document) {
     }
     out.push_str("<section><h2>Why</h2><div class=share>");
     for one in &estimate.causes {
-        let _ = write!(out, "<i class={} style=\"flex:{:.6}\" title=\"{}\"></i>", one.cause.id(), one.share, one.cause.id());
+        let _ = write!(
+            out,
+            "<i class={} style=\"flex:{:.6}\" title=\"{}\"></i>",
+            one.cause.id(),
+            one.share,
+            one.cause.id()
+        );
     }
     out.push_str("</div><table><thead><tr><th>cause<th>what happens<th class=n>lost a day<th class=n>9 of 10 days<th class=n>share</tr></thead><tbody>");
     for one in &estimate.causes {
@@ -177,7 +188,9 @@ fn services(out: &mut String, document: &Document) {
 }
 
 fn ends(out: &mut String, document: &Document) {
-    out.push_str("<section><h2>What ends pods</h2><table><thead><tr><th>event<th class=n>pods a day</tr></thead><tbody>");
+    out.push_str(
+        "<section><h2>What ends pods</h2><table><thead><tr><th>event<th class=n>pods a day</tr></thead><tbody>",
+    );
     for end in &document.estimate.ends {
         let _ = write!(out, "<tr><td>{}<td class=n>{}</tr>", end.kind, count(end.pods));
     }
@@ -190,7 +203,9 @@ fn ends(out: &mut String, document: &Document) {
 
 fn assumed(out: &mut String, document: &Document) {
     if !document.assumed.is_empty() {
-        out.push_str("<section><h2>Assumed</h2><p class=sub>Neither the files nor the traffic file say.</p><table><tbody>");
+        out.push_str(
+            "<section><h2>Assumed</h2><p class=sub>Neither the files nor the traffic file say.</p><table><tbody>",
+        );
         for one in &document.assumed {
             let _ = write!(
                 out,

@@ -12,7 +12,11 @@ const WIDTH: f64 = 1140.0;
 /// A round number at or above.
 fn round_up(value: f64) -> f64 {
     let scale = 10f64.powf(value.max(1e-9).log10().floor());
-    [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0].into_iter().map(|n| n * scale).find(|n| *n >= value).unwrap_or(value)
+    [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
+        .into_iter()
+        .map(|n| n * scale)
+        .find(|n| *n >= value)
+        .unwrap_or(value)
 }
 
 fn grid(out: &mut String, most: f64, left: f64, top: f64, height: f64) {
@@ -36,7 +40,8 @@ pub fn staircase(out: &mut String, steps: &[Step]) {
     let bar = (slot * 0.62).min(120.0);
     let y = |value: f64| TOP + HEIGHT * (1.0 - value / most);
     let total = TOP + HEIGHT + NAMES;
-    let _ = write!(out, "<svg viewBox=\"0 0 {WIDTH} {total}\" role=img aria-label=\"lost requests a day after each fix\">");
+    let _ =
+        write!(out, "<svg viewBox=\"0 0 {WIDTH} {total}\" role=img aria-label=\"lost requests a day after each fix\">");
     grid(out, most, LEFT, TOP, HEIGHT);
     for (n, step) in steps.iter().enumerate() {
         let x = LEFT + slot * n as f64 + (slot - bar) / 2.0;
@@ -103,7 +108,11 @@ pub fn hours(out: &mut String, hours: &[f64; 24]) {
     const LEFT: f64 = 70.0;
     let most = round_up(hours.iter().copied().fold(0.0, f64::max).max(0.01));
     let slot = (WIDTH - LEFT) / 24.0;
-    let _ = write!(out, "<svg viewBox=\"0 0 {WIDTH} {}\" role=img aria-label=\"lost requests by hour\">", TOP + HEIGHT + 22.0);
+    let _ = write!(
+        out,
+        "<svg viewBox=\"0 0 {WIDTH} {}\" role=img aria-label=\"lost requests by hour\">",
+        TOP + HEIGHT + 22.0
+    );
     grid(out, most, LEFT, TOP, HEIGHT);
     for (hour, lost) in hours.iter().enumerate() {
         let x = LEFT + slot * hour as f64 + 2.0;

@@ -71,7 +71,11 @@ fn head(out: &mut String, document: &Document, color: bool) {
         count(estimate.sent)
     );
     if estimate.masked > 0.0 {
-        let _ = writeln!(out, "{} more failed once, and were answered when their caller sent them again", count(estimate.masked));
+        let _ = writeln!(
+            out,
+            "{} more failed once, and were answered when their caller sent them again",
+            count(estimate.masked)
+        );
     }
 }
 
