@@ -149,9 +149,10 @@ fn hops(world: &World, workload: &Workload) -> Vec<HopFacts> {
         let neg = service.annotations.iter().find(|(key, _)| key == "cloud.google.com/neg");
         ingress.route || neg.is_some_and(|(_, text)| text.value.contains("ingress"))
     });
-    let drains = world.services(workload).flat_map(|service| world.backends(service)).find_map(|backend| {
-        backend.drain.as_ref().map(|drain| drain.value).filter(|drain| *drain > 0.0)
-    });
+    let drains = world
+        .services(workload)
+        .flat_map(|service| world.backends(service))
+        .find_map(|backend| backend.drain.as_ref().map(|drain| drain.value).filter(|drain| *drain > 0.0));
     let hop = |hop: crate::link::Hop| HopFacts {
         id: hop.balancer.id,
         idle_s: hop.idle.map(|(_, most)| most),

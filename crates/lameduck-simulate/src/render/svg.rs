@@ -29,8 +29,20 @@ fn grid(out: &mut String, most: f64, left: f64, top: f64, height: f64) {
     }
 }
 
-/// A bar a step, its causes stacked, and what falls away hatched beside it.
+/// A bar a step, its causes stacked, and behind it what has fallen away. Where the first step takes nearly all of it, those after
+/// it are drawn once more by themselves.
 pub fn staircase(out: &mut String, steps: &[Step]) {
+    draw(out, steps);
+    legend(out, steps.iter().flat_map(|step| step.causes.iter().map(|one| one.cause)));
+    if let [first, second, _, ..] = steps
+        && second.lost.mean < first.lost.mean / 4.0
+    {
+        out.push_str("<p class=sub>From the second step on, larger.</p>");
+        draw(out, &steps[1..]);
+    }
+}
+
+fn draw(out: &mut String, steps: &[Step]) {
     const TOP: f64 = 34.0;
     const HEIGHT: f64 = 270.0;
     const LEFT: f64 = 70.0;
@@ -85,11 +97,10 @@ pub fn staircase(out: &mut String, steps: &[Step]) {
         }
         let above = y(mean.max(step.lost.high)) - 8.0;
         let _ = write!(out, "<text class=\"mid big\" x={middle:.1} y={above:.1}>{}</text>", count(mean));
-        let name = step.fix.map_or_else(|| step.what.to_owned(), |fix| format!("+ {fix}"));
+        let name = step.fix.unwrap_or(step.what);
         let _ = write!(out, "<text class=\"mid strong\" x={middle:.1} y={:.1}>{name}</text>", TOP + HEIGHT + 20.0);
     }
     out.push_str("</svg>");
-    legend(out, steps.iter().flat_map(|step| step.causes.iter().map(|one| one.cause)));
 }
 
 fn legend(out: &mut String, causes: impl Iterator<Item = Cause>) {

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lameduck_check::facts::{HopFacts, HpaFacts, TermFact, WorkloadFacts};
-use lameduck_drill::profile::{self, Failure as Failed, FailedOn, Profile, Reuse};
+use lameduck_drill::profile::{self, FailedOn, Failure as Failed, Profile, Reuse};
 use lameduck_simulate::fleet::{Amount, Policy, Pooling, Range, Scaling, Stop};
 use lameduck_simulate::report::{Document, LeftOut, SCHEMA};
 use lameduck_simulate::traffic::{Hop, Known, Resent, TrafficFile, assemble};
@@ -33,14 +33,25 @@ pub const VERB: Verb = Verb {
 const FORMATS: [&str; 3] = ["text", "json", "html"];
 
 const FLAGS: &[Flag] = &[
-    Flag::value("rate", "N", "Requests a second to the whole fleet, shared by replicas among the services that --traffic gives none."),
+    Flag::value(
+        "rate",
+        "N",
+        "Requests a second to the whole fleet, shared by replicas among the services that --traffic gives none.",
+    ),
     Flag::value("traffic", "FILE", "What no manifest says: rates, durations, callers, rollouts (TOML)."),
-    Flag::value("lag", "TIME", "How long routing goes on sending after a deletion. Default: what is known of what stands in front."),
+    Flag::value(
+        "lag",
+        "TIME",
+        "How long routing goes on sending after a deletion. Default: what is known of what stands in front.",
+    ),
     Flag::value("days", "N", "Days a run. Default: 1."),
     Flag::value("runs", "N", "Runs: they give the intervals. Default: 40."),
     Flag::value("seed", "N", "What everything is drawn from. Default: 1."),
     Flag::list("fix", "FIX", "Simulate with this fix made; with --staircase, the next step. May be repeated."),
-    Flag::switch("staircase", "One fix on top of the other: those of --fix in their order, or whichever gives the most next."),
+    Flag::switch(
+        "staircase",
+        "One fix on top of the other: those of --fix in their order, or whichever gives the most next.",
+    ),
     Flag::value("format", "FORMAT", "text, json or html. Default: text."),
     Flag::value("output", "FILE", "Write the answer there instead of to standard output."),
     Flag::switch("no-render", "Do not run helm or kubectl for charts and kustomizations."),
@@ -61,7 +72,8 @@ pub fn simulate(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> R
     if known.is_empty() {
         let reasons: Vec<String> = left_out.iter().map(|one| format!("{}: {}", one.name, one.reason)).collect();
         let reasons = if reasons.is_empty() { "no workload was found".to_owned() } else { reasons.join("; ") };
-        let message = format!("nothing to simulate: {reasons}. Give manifests of something that requests are routed to.");
+        let message =
+            format!("nothing to simulate: {reasons}. Give manifests of something that requests are routed to.");
         return Err(Failure::Error { message, status: exit::UNREADABLE });
     }
     let rate = given.one("rate", "a number above 0", |text| text.parse::<f64>().ok().filter(|rate| *rate > 0.0))?;
