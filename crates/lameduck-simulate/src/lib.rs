@@ -5,7 +5,7 @@
 //! hold the engine to.
 //!
 //! Ends of pods are single events. Requests are not: what they lose between events is drawn from its exact law, see [`ending`]
-//! and [`race`]. No I/O, no clock: the same fleet and seed give the same figures everywhere.
+//! and [`race`]. No I/O, no clock: a program gives the same figures for the same fleet and seed.
 
 pub mod ending;
 pub mod engine;

@@ -16,7 +16,7 @@ fn mix(mut z: u64) -> u64 {
 }
 
 impl Rng {
-    /// The stream for a purpose: the same path gives the same numbers on every machine.
+    /// The stream for a purpose: the same path gives the same numbers.
     pub fn stream(path: &[u64]) -> Rng {
         let state = path.iter().fold(GAMMA, |state, step| mix(state ^ step.wrapping_mul(GAMMA)).wrapping_add(GAMMA));
         Rng { state }
