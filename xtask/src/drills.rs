@@ -39,7 +39,7 @@ const fn planned(server: &'static str, profile: &'static str, replicas: usize, r
 
 /// Nobody ends anything: what is lost is the idle race.
 const fn idling(server: &'static str, profile: &'static str, replicas: usize, rate: f64, rtt_ms: u64) -> Planned {
-    Planned { seconds: 45, rtt_ms, event: None, ..planned(server, profile, replicas, rate, 0) }
+    Planned { seconds: 30, rtt_ms, event: None, ..planned(server, profile, replicas, rate, 0) }
 }
 
 const PLANS: [Planned; 15] = [
