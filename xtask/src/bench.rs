@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{bench_check, packages, slim};
+use crate::{bench_check, bench_simulate, packages, slim};
 
 /// One measured figure against a peer's and against its goal.
 pub struct Row {
@@ -48,7 +48,8 @@ pub fn bench(args: &[String]) -> anyhow::Result<ExitCode> {
             packages::provide();
             explain::explain()?
         }
-        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front, check and explain"),
+        "simulate" => bench_simulate::simulate(&bench_check::build()?)?,
+        _ => bail!("no benchmark is called {name:?}; there are init, early-term, front, check, explain and simulate"),
     };
     show(&rows);
     if let Some(file) = file {

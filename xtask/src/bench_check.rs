@@ -147,7 +147,7 @@ fn in_folder(lameduck: &Path, dir: &Path) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-fn write(dir: &Path, count: usize, before: &str, after: &str, text: &str) -> anyhow::Result<Vec<PathBuf>> {
+pub fn write(dir: &Path, count: usize, before: &str, after: &str, text: &str) -> anyhow::Result<Vec<PathBuf>> {
     fs::create_dir_all(dir)?;
     let mut paths = Vec::with_capacity(count);
     for n in 0..count {
@@ -159,7 +159,7 @@ fn write(dir: &Path, count: usize, before: &str, after: &str, text: &str) -> any
 }
 
 /// A whole process: its time, and its peak memory as the kernel counts it.
-fn measure(command: &mut Command) -> anyhow::Result<(f64, f64)> {
+pub fn measure(command: &mut Command) -> anyhow::Result<(f64, f64)> {
     let before = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let mut peak = 0.0f64;

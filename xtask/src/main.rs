@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak|truth`.
+//! The project's own tasks: `cargo xtask test|slim|bench|drills|matrix|soak|truth`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -8,7 +8,9 @@
 
 mod bench;
 mod bench_check;
+mod bench_simulate;
 mod built;
+mod drills;
 mod matrix;
 mod packages;
 mod slim;
@@ -23,7 +25,10 @@ cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
   slim                       The static build for images: prints its path and its size.
-  bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check, explain.
+  bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check, explain,
+                             simulate.
+  drills [--most N] [--json FILE]
+                             The short drills that a test holds lameduck simulate to. Those that FILE has are not made again.
   matrix [--runs 4] [--rate 500] [--seconds 17] [--servers a,b] [--profiles a,b]
          [--mode front|front-killed|observe|plain] [--json FILE]
                              Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are
@@ -57,6 +62,7 @@ fn run() -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }),
         "bench" => bench::bench(&rest),
+        "drills" => drills::drills(&rest),
         "matrix" => matrix::matrix(&rest),
         "soak" => soak::soak(&rest),
         "truth" => truth::truth(&rest),

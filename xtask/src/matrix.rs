@@ -197,7 +197,7 @@ fn has(entry: &Value, key: &Value) -> bool {
 }
 
 /// Writes and builds a server's files.
-fn set_up(server: &Server, folder: &Path) -> anyhow::Result<PathBuf> {
+pub fn set_up(server: &Server, folder: &Path) -> anyhow::Result<PathBuf> {
     let folder = folder.join(server.id);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     for (name, content) in server.files {

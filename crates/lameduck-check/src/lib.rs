@@ -9,6 +9,7 @@ mod atlas;
 mod config;
 mod docker;
 mod edit;
+pub mod facts;
 mod files;
 mod finding;
 mod launch;
@@ -189,6 +190,20 @@ impl Outcome {
     /// Hands over the workloads, one by one: Dockerfiles, then Procfiles, then manifests, each in the order they were read.
     pub fn each_workload(&self, mut take: impl FnMut(&WorkloadShown)) {
         self.each(|told| take(&told.shown));
+    }
+
+    /// Hands over what the files say of each workload, in the same order, reading them again. Images and Procfile lines that a
+    /// manifest runs are left out.
+    pub fn each_facts(&self, mut take: impl FnMut(facts::WorkloadFacts)) {
+        let pass = &self.pass;
+        pass.each(
+            &pass.dockerfiles_first(),
+            &|workload, _| {
+                let deployed = pass.world.is_deployed(&workload);
+                (!deployed).then(|| facts::facts(&pass.world, &workload, pass.settings))
+            },
+            &mut |facts| facts.into_iter().for_each(&mut take),
+        );
     }
 
     /// All workloads at once.

@@ -66,6 +66,8 @@ pub fn main() -> u8 {
         "check" => finish(cli::check::check(rest, &env)),
         #[cfg(feature = "check")]
         "rule" => finish(cli::rule::rule(rest, &env)),
+        #[cfg(feature = "simulate")]
+        "simulate" => finish(cli::simulate::simulate(rest, &env)),
         #[cfg(feature = "explain")]
         "explain" => finish(cli::explain::explain(rest, &env)),
         #[cfg(feature = "explain")]

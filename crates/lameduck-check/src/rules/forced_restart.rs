@@ -2,8 +2,8 @@ use lameduck_core::{Cause, Severity};
 
 use super::Check;
 use crate::finding::Finding;
+use crate::model::{Container, Workload};
 use crate::world::World;
-use crate::model::Workload;
 use crate::shell::exec::seconds;
 
 pub const CHECK: Check = Check::Around { world: jobs, each: timeouts };
@@ -21,13 +21,18 @@ fn jobs(world: &World) -> Vec<Finding> {
     found
 }
 
+/// After how long the container's own command ends it.
+pub fn limit(container: &Container) -> Option<f64> {
+    let argv = container.command.as_ref()?.argv();
+    let (first, rest) = argv.split_first()?;
+    let limit = first.ends_with("timeout").then(|| rest.iter().find(|word| !word.starts_with('-')))??;
+    seconds(limit)
+}
+
 fn timeouts(_: &World, workload: &Workload) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     for container in &workload.containers {
-        let Some(command) = container.command.as_ref() else { continue };
-        let argv = command.argv();
-        let Some(at) = argv.iter().position(|word| word.ends_with("timeout")).filter(|at| *at == 0) else { continue };
-        let Some(limit) = argv[at + 1..].iter().find(|word| !word.starts_with('-')).and_then(|word| seconds(word)) else { continue };
+        let (Some(command), Some(limit)) = (container.command.as_ref(), limit(container)) else { continue };
         let message = format!("`timeout` ends the app after {limit} s, whatever it serves then, and without the pod being taken out of routing first");
         found.push(
             Finding::new(Cause::CrashRestart, Severity::Warning, command.at, message)

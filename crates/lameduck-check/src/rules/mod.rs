@@ -118,6 +118,8 @@ rules! {
     heap_fills_memory_limit "heap-fills-memory-limit",
 }
 
+pub use forced_restart::limit as ends_itself;
+
 /// The rule of a name.
 pub fn by_name(name: &str) -> Option<&'static Rule> {
     ALL.iter().find(|rule| rule.name == name)

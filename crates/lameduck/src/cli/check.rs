@@ -99,27 +99,8 @@ pub fn check(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
 
 /// Options may follow paths, and `--fix` needs no value.
 fn in_order(args: &[OsString]) -> Vec<OsString> {
-    let (mut options, mut operands) = (Vec::new(), Vec::new());
-    let mut rest = args.iter();
-    while let Some(arg) = rest.next() {
-        let text = arg.to_string_lossy();
-        let name = text.strip_prefix("--").unwrap_or_default();
-        if text == "--" {
-            operands.extend(rest.by_ref().cloned());
-        } else if text == "--fix" {
-            options.push("--fix=safe".into());
-        } else if text.starts_with('-') && text != "-" {
-            options.push(arg.clone());
-            if FLAGS.iter().any(|flag| flag.long == name && flag.value.is_some()) {
-                options.extend(rest.next().cloned());
-            }
-        } else {
-            operands.push(arg.clone());
-        }
-    }
-    options.push("--".into());
-    options.extend(operands);
-    options
+    let safe = |arg: &OsString| if arg == "--fix" { "--fix=safe".into() } else { arg.clone() };
+    flag::options_first(&args.iter().map(safe).collect::<Vec<_>>(), FLAGS)
 }
 
 fn setup(path: &Path, error: impl std::fmt::Display) -> Failure {
@@ -173,7 +154,7 @@ fn options(given: &Given, config: &Config) -> Result<Options, Failure> {
 }
 
 /// Has charts and kustomizations rendered by the programs that define what they mean, where these are installed.
-fn render_all(options: &mut Options, values: Option<&OsStr>) {
+pub(super) fn render_all(options: &mut Options, values: Option<&OsStr>) {
     let (charts, kustomizations) = lameduck_check::to_render(&options.paths);
     for chart in charts {
         let values = values.into_iter().flat_map(|file| [OsStr::new("--values"), file]);

@@ -124,6 +124,29 @@ pub struct Given {
     pub operands: Vec<OsString>,
 }
 
+/// Puts options before operands, for verbs whose operands are paths: options may then follow them.
+pub fn options_first(args: &[OsString], flags: &[Flag]) -> Vec<OsString> {
+    let (mut options, mut operands) = (Vec::new(), Vec::new());
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        let text = arg.to_string_lossy();
+        let name = text.strip_prefix("--").unwrap_or_default();
+        if text == "--" {
+            operands.extend(rest.by_ref().cloned());
+        } else if text.starts_with('-') && text != "-" {
+            options.push(arg.clone());
+            if flags.iter().any(|flag| flag.long == name && flag.value.is_some()) {
+                options.extend(rest.next().cloned());
+            }
+        } else {
+            operands.push(arg.clone());
+        }
+    }
+    options.push("--".into());
+    options.extend(operands);
+    options
+}
+
 /// Reads a command line and the environment. The first operand ends the options: what follows belongs to the command.
 pub fn parse(
     verb: &'static Verb,

@@ -22,6 +22,8 @@ pub mod probe;
 pub mod rule;
 #[cfg(feature = "run")]
 pub mod run;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 
 use std::fmt::Write;
 
@@ -45,6 +47,8 @@ pub const VERBS: &[&Verb] = &[
     &check::VERB,
     #[cfg(feature = "check")]
     &rule::VERB,
+    #[cfg(feature = "simulate")]
+    &simulate::VERB,
     #[cfg(feature = "explain")]
     &explain::VERB,
     #[cfg(feature = "explain")]
