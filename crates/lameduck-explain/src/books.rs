@@ -35,14 +35,28 @@ pub type Symbol = u32;
 pub struct Symbols {
     texts: Vec<Box<[u8]>>,
     numbers: HashMap<Box<[u8]>, Symbol>,
+    /// The text last asked for of each hash too cheap for anything else.
+    recent: Vec<Symbol>,
 }
+
+/// Texts remembered as asked for lately.
+const RECENT: usize = 256;
+
+/// Of the length and the last bytes: addresses differ at their end.
+fn cheap(text: &[u8]) -> usize {
+    let last = text.last_chunk::<8>().map_or(0, |last| u64::from_le_bytes(*last));
+    (last.wrapping_mul(GOLDEN).wrapping_add(text.len() as u64) >> 32) as usize % RECENT
+}
+
+/// An odd constant near 2^64 divided by the golden ratio spreads neighbours.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Stands for all texts that there was no room for.
 const OTHERS: Symbol = 1;
 
 impl Default for Symbols {
     fn default() -> Self {
-        let mut symbols = Symbols { texts: Vec::new(), numbers: HashMap::new() };
+        let mut symbols = Symbols { texts: Vec::new(), numbers: HashMap::new(), recent: vec![0; RECENT] };
         symbols.of(b"");
         symbols.of(b"(others)");
         symbols
@@ -53,6 +67,17 @@ impl Symbols {
     /// The number of a text.
     pub fn of(&mut self, text: &[u8]) -> Symbol {
         let text = &text[..text.len().min(SYMBOL_BYTES)];
+        let place = cheap(text);
+        let recent = self.recent[place];
+        if self.texts.get(recent as usize).is_some_and(|known| **known == *text) {
+            return recent;
+        }
+        let number = self.new_or_known(text);
+        self.recent[place] = number;
+        number
+    }
+
+    fn new_or_known(&mut self, text: &[u8]) -> Symbol {
         if let Some(number) = self.numbers.get(text) {
             return *number;
         }
@@ -92,8 +117,7 @@ impl Hasher for Own {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // An odd constant near 2^64 divided by the golden ratio spreads neighbours.
-        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = u64::from(number).wrapping_mul(GOLDEN);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::books::Books;
 use crate::input::objects::{Objects, Piece};
 use crate::input::{self, BLOCK, InputError, Opened, Shape, Source};
 use crate::read::{Context, Custom, FORMATS};
-use crate::record::{Line, Place};
+use crate::record::Place;
 
 /// How lines are read.
 #[derive(Debug, Clone, Default)]
@@ -67,19 +67,18 @@ impl Reader {
                 return;
             }
         }
-        match Self::first(reading, own, line) {
-            Some((format, said)) => self.books.enter(place, format as u8, said),
+        // The input's own format, or else the first that knows the line.
+        if let Some(format) = FORMATS.get(own)
+            && let Some(said) = (format.read)(line, reading.context)
+        {
+            self.books.enter(place, own as u8, said);
+            return;
+        }
+        let mut others = FORMATS.iter().enumerate().filter(|(other, _)| *other != own);
+        match others.find_map(|(other, format)| Some((other, (format.read)(line, reading.context)?))) {
+            Some((other, said)) => self.books.enter(place, other as u8, said),
             None => self.books.unparsed(place, line),
         }
-    }
-
-    /// What the line says in the input's own format, or else in the first that knows it.
-    fn first<'l>(reading: &Reading, own: usize, line: &'l [u8]) -> Option<(usize, Line<'l>)> {
-        if let Some(said) = FORMATS.get(own).and_then(|format| (format.read)(line, reading.context)) {
-            return Some((own, said));
-        }
-        let mut others = FORMATS.iter().enumerate().filter(|(place, _)| *place != own);
-        others.find_map(|(place, format)| Some((place, (format.read)(line, reading.context)?)))
     }
 
     fn block(&mut self, reading: &Reading, block: &Block) {
@@ -206,7 +205,9 @@ impl Blocks<'_> {
                 continue;
             }
             self.rest.extend_from_slice(&buffer[end..have]);
-            buffer.copy_within(from..end, 0);
+            if from > 0 {
+                buffer.copy_within(from..end, 0);
+            }
             let len = end - from;
             let first = self.line + 1;
             self.line += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64;
