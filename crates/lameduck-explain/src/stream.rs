@@ -255,7 +255,8 @@ fn side_by_side(reading: &Reading, first: Block, blocks: &mut Blocks<'_>, tell: 
             .map(|_| {
                 let (work, empty) = (Arc::clone(&work), empty.clone());
                 scope.spawn(move || {
-                    let mut reader = Reader::default();
+                    let books = Books::of_one_in(reading.threads);
+                    let mut reader = Reader { books, ..Reader::default() };
                     loop {
                         let next = work.lock().ok().and_then(|work| work.recv().ok());
                         let Some(block) = next else { return reader };
