@@ -4,11 +4,12 @@ use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+use crate::answered::{Answer, Wanted};
 use crate::books::Books;
 use crate::input::objects::{Objects, Piece};
 use crate::input::{self, BLOCK, InputError, Opened, Shape, Source};
 use crate::read::{Context, Custom, FORMATS};
-use crate::record::Place;
+use crate::record::{Line, Place};
 
 /// How lines are read.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,8 @@ pub struct Reading {
     pub id: Option<String>,
     /// Readers side by side.
     pub threads: usize,
+    /// Only answers to these are looked for; nothing else is entered.
+    pub wanted: Option<Arc<Wanted>>,
 }
 
 /// A line that has the id that is followed.
@@ -34,6 +37,8 @@ pub struct Sighting {
 
 /// Sightings kept.
 const SIGHTINGS: usize = 200;
+/// Answers kept.
+const ANSWERS: usize = 500_000;
 /// Lines tried by every format to find an input's own.
 const TRIED: usize = 200;
 
@@ -44,6 +49,8 @@ pub struct Reader {
     pub books: Books,
     /// Where the id was seen.
     pub sightings: Vec<Sighting>,
+    /// Answers to what was wanted.
+    pub answers: Vec<Answer>,
 }
 
 /// A block of whole lines.
@@ -63,7 +70,7 @@ impl Reader {
         }
         for custom in &reading.custom {
             if let Some(said) = custom.read(line, reading.context) {
-                self.books.enter(place, FORMATS.len() as u8, said);
+                self.enter(reading, place, FORMATS.len(), said);
                 return;
             }
         }
@@ -71,13 +78,24 @@ impl Reader {
         if let Some(format) = FORMATS.get(own)
             && let Some(said) = (format.read)(line, reading.context)
         {
-            self.books.enter(place, own as u8, said);
+            self.enter(reading, place, own, said);
             return;
         }
         let mut others = FORMATS.iter().enumerate().filter(|(other, _)| *other != own);
         match others.find_map(|(other, format)| Some((other, (format.read)(line, reading.context)?))) {
-            Some((other, said)) => self.books.enter(place, other as u8, said),
+            Some((other, said)) => self.enter(reading, place, other, said),
             None => self.books.unparsed(place, line),
+        }
+    }
+
+    #[inline]
+    fn enter(&mut self, reading: &Reading, place: Place, format: usize, said: Line<'_>) {
+        let Some(wanted) = &reading.wanted else { return self.books.enter(place, format as u8, said) };
+        if let Line::Hop(hop) = said
+            && let Some(answer) = wanted.look(place, &hop)
+            && self.answers.len() < ANSWERS
+        {
+            self.answers.push(answer);
         }
     }
 
@@ -281,6 +299,7 @@ impl Reader {
     /// Adds what another reader has entered.
     pub fn take(&mut self, other: Reader) {
         self.books.merge(other.books);
+        self.answers.extend(other.answers);
         self.sightings.extend(other.sightings);
         self.sightings.sort();
         self.sightings.truncate(SIGHTINGS);

@@ -62,6 +62,7 @@ impl InputBook {
         self.lines += theirs.lines;
         self.unparsed += theirs.unparsed;
         self.requests += theirs.requests;
+        self.ids += theirs.ids;
         self.samples.extend(theirs.samples);
         self.samples.sort();
         self.samples.truncate(SAMPLES);

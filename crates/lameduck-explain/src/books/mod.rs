@@ -73,6 +73,8 @@ pub struct InputBook {
     pub formats: Vec<u64>,
     /// Requests.
     pub requests: u64,
+    /// Those that are named by an id.
+    pub ids: u64,
     /// The first and the last time in it.
     pub span: Option<(Micros, Micros)>,
 }
@@ -203,6 +205,7 @@ impl Books {
         let end = hop.end.unwrap_or(0);
         let book = self.input(place.input);
         book.requests += 1;
+        book.ids += u64::from(!hop.id.is_empty());
         if let Some(end) = hop.end {
             book.span = Some(book.span.map_or((end, end), |(first, last)| (first.min(end), last.max(end))));
         }
