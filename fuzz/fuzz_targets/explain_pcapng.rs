@@ -27,7 +27,13 @@ fuzz_target!(|input: (bool, u16, Vec<Block<'_>>)| {
     let (big, cut, blocks) = input;
     let mut file = Vec::new();
     let magic: [u8; 4] = if big { [0x1a, 0x2b, 0x3c, 0x4d] } else { [0x4d, 0x3c, 0x2b, 0x1a] };
-    block(&mut file, big, 0x0a0d_0d0a, 0, &[&magic[..], &[0, 1, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]].concat());
+    block(
+        &mut file,
+        big,
+        0x0a0d_0d0a,
+        0,
+        &[&magic[..], &[0, 1, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]].concat(),
+    );
     block(&mut file, big, 1, 0, &[0, 1, 0, 0, 0, 0, 0, 0]);
     for (kind, lie, body) in blocks {
         let kind = [1, 3, 5, 6, 6, 6, 0x0a0d_0d0a, 7][usize::from(kind) % 8];

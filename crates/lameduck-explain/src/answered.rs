@@ -98,7 +98,8 @@ mod tests {
         books.close();
         let wanted = Wanted::of(&books);
         let envoy = by_id("envoy-json").unwrap();
-        let own = FORMATS[envoy].example.replace("503", "200").replace("URX,UF", "-").replace("upstream_reset_before", "via");
+        let own =
+            FORMATS[envoy].example.replace("503", "200").replace("URX,UF", "-").replace("upstream_reset_before", "via");
         let look = |own: &str| match (FORMATS[envoy].read)(own.as_bytes(), Context::default()) {
             Some(Line::Hop(hop)) => wanted.look(Place { input: 1, line: 9 }, &hop),
             other => panic!("{other:?}"),

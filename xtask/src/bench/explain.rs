@@ -3,14 +3,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
 use super::{Row, median};
-use crate::test::root;
+use crate::built::{self, target};
 
 /// The size of each log.
 const BYTES: u64 = 512 << 20;
@@ -23,14 +23,9 @@ const EXCHANGES: u32 = 60_000;
 
 /// Runs the benchmark.
 pub fn explain() -> anyhow::Result<Vec<Row>> {
-    let status = Command::new("cargo")
-        .current_dir(root())
-        .args(["build", "--release", "--quiet", "--package", "lameduck"])
-        .status()?;
-    ensure!(status.success(), "the release build failed");
+    let lameduck = built::release(&["--package", "lameduck"], "lameduck")?;
     let folder = target().join("bench-explain");
     fs::create_dir_all(&folder)?;
-    let lameduck = target().join("release/lameduck");
     let (json, text, capture) = (folder.join("lb.jsonl"), folder.join("access.log"), folder.join("capture.pcap"));
     log(&json, BYTES, json_line)?;
     log(&text, BYTES, text_line)?;
@@ -111,10 +106,6 @@ pub fn explain() -> anyhow::Result<Vec<Row>> {
         });
     }
     Ok(rows)
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// MB of the file a second.

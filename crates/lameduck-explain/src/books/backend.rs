@@ -50,4 +50,3 @@ impl Hasher for Own {
         self.0 = u64::from(number).wrapping_mul(GOLDEN);
     }
 }
-

@@ -1,7 +1,7 @@
 //! Books add up, whatever their order.
 
-use super::{Books, HOURS, InputBook, SAMPLES};
 use super::symbols::Symbol;
+use super::{Books, HOURS, InputBook, SAMPLES};
 
 impl Books {
     /// Adds the books of another reader.
@@ -45,8 +45,9 @@ impl Books {
         self.events.extend(other.events);
         self.pods.extend(other.pods);
         let over = |len: usize, most: usize| len.saturating_sub(most) as u64;
-        self.dropped +=
-            over(self.remarks.len(), self.room.notes) + over(self.events.len(), self.room.events) + over(self.pods.len(), self.room.events);
+        self.dropped += over(self.remarks.len(), self.room.notes)
+            + over(self.events.len(), self.room.events)
+            + over(self.pods.len(), self.room.events);
         self.remarks.truncate(self.room.notes);
         self.events.truncate(self.room.events);
         self.pods.truncate(self.room.events);
@@ -75,4 +76,3 @@ impl InputBook {
         };
     }
 }
-

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use lameduck_core::Cause;
+
 use super::{count, hours, percent, svg};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
@@ -34,6 +36,7 @@ pub fn html(e: &Explanation) -> String {
         follow(&mut body, followed);
     }
     if e.lost > 0 {
+        cures(&mut body, e);
         body.push_str("<section><h2>When</h2><p class=sub>Lost requests over time (UTC), by cause. Flags name what coincided with a spike.</p>");
         svg::over_time(&mut body, e);
         body.push_str("</section>");
@@ -78,7 +81,11 @@ fn header(out: &mut String, e: &Explanation) {
         let _ = write!(out, "<p class=lead>{} of them: {}.{waited}</p>", percent(top.share), Escaped(top.what));
     }
     if let (Some(first), Some(last)) = (&e.first, &e.last) {
-        let _ = write!(out, "<p class=sub>{first} to {last}</p>");
+        // `2026-11-21T18:10:40.123Z`; the day is said once.
+        let day = |at: &str| at.get(..10).unwrap_or(at).to_owned();
+        let clock = |at: &str| at.get(11..16).unwrap_or("").to_owned();
+        let end = if day(first) == day(last) { clock(last) } else { format!("{} {}", day(last), clock(last)) };
+        let _ = write!(out, "<p class=sub>{} {} to {end} UTC</p>", day(first), clock(first));
     }
     out.push_str("</header>");
 }
@@ -120,6 +127,42 @@ fn tiles(out: &mut String, e: &Explanation) {
     out.push_str("</div>");
 }
 
+/// What would have prevented most of them, for whoever reads no further.
+fn cures(out: &mut String, e: &Explanation) {
+    let known = e.causes.iter().filter(|cause| cause.cause != Cause::Unknown && cause.share >= 0.01);
+    let cures: Vec<_> = known.filter_map(|cause| Some((cause, cause.fixes.first()?))).take(4).collect();
+    if cures.is_empty() {
+        return;
+    }
+    out.push_str("<section><h2>What prevents them</h2><table><tbody>");
+    for (cause, fix) in cures {
+        let _ = write!(
+            out,
+            "<tr><td class=figure>{}</td><td class=wide><i class=\"dot {1}\"></i>{1}<br><b>{2}</b></td></tr>",
+            percent(cause.share),
+            cause.cause.id(),
+            Escaped(fix)
+        );
+    }
+    out.push_str("</tbody></table></section>");
+}
+
+/// The folder that all inputs are in, with its slash: citations are told without it.
+fn folder(e: &Explanation) -> &str {
+    common_folder(e.inputs.iter().map(|input| input.name.as_str()))
+}
+
+fn common_folder<'n>(mut names: impl Iterator<Item = &'n str>) -> &'n str {
+    let Some(first) = names.next() else { return "" };
+    let mut common = first.rfind('/').map_or("", |slash| &first[..=slash]);
+    for name in names {
+        while !name.starts_with(common) {
+            common = common[..common.len() - 1].rfind('/').map_or("", |slash| &common[..=slash]);
+        }
+    }
+    common
+}
+
 fn follow(out: &mut String, followed: &crate::report::Followed) {
     let _ = write!(out, "<section><h2>Request <code>{}</code></h2>", Escaped(&followed.id));
     if let (Some(cause), Some(grounds)) = (followed.cause, &followed.grounds) {
@@ -138,12 +181,12 @@ fn causes(out: &mut String, e: &Explanation) {
     out.push_str("<section><h2>Why</h2>");
     svg::shares(out, e);
     for cause in &e.causes {
-        one_cause(out, cause);
+        one_cause(out, cause, folder(e));
     }
     out.push_str("</section>");
 }
 
-fn one_cause(out: &mut String, cause: &CauseReport) {
+fn one_cause(out: &mut String, cause: &CauseReport, folder: &str) {
     let _ = write!(
         out,
         "<h3><i class=\"dot {0}\"></i>{0} <span class=pill>{1}</span><span class=pill>{2}</span></h3><p class=sub>{3}</p>",
@@ -181,7 +224,14 @@ fn one_cause(out: &mut String, cause: &CauseReport) {
             Escaped(&example.id),
             Escaped(&example.seen),
             Escaped(packets),
-            Escaped(&example.cites.join(", "))
+            Escaped(
+                &example
+                    .cites
+                    .iter()
+                    .map(|cite| cite.strip_prefix(folder).unwrap_or(cite))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         );
     }
     out.push_str("</tbody></table></details>");
@@ -213,7 +263,7 @@ fn spikes(out: &mut String, e: &Explanation) {
                 "<div><span class=pill>{how}</span>{} {}{times} <code>{}</code></div>",
                 Escaped(&event.subject),
                 event.kind.words(),
-                Escaped(&event.cite)
+                Escaped(event.cite.strip_prefix(folder(e)).unwrap_or(&event.cite))
             );
         }
         out.push_str("</td></tr>");
@@ -280,7 +330,9 @@ fn pods(out: &mut String, e: &Explanation) {
     if e.pods.is_empty() {
         return;
     }
-    out.push_str("<section><h2>Pods, two lanes each</h2><p class=sub>What the process did, above; what was still sent to it, below. A request is lost where the lower lane outlives the upper.</p>");
+    out.push_str("<section><h2>Pods, two lanes each</h2><p class=sub>What the process did, above; what was still sent to it, below. A request is lost where the lower lane outlives the upper.</p>\
+        <div class=legend><span><i class=\"dot lane\"></i>serves</span><span><i class=\"dot lane stopping\"></i>told to stop</span>\
+        <span><i class=\"dot lane routed\"></i>is sent requests</span><span>each stroke a lost request, in its cause's colour</span></div>");
     for pod in e.pods.iter().take(12) {
         svg::lanes(out, pod);
     }
@@ -321,6 +373,15 @@ fn inputs(out: &mut String, e: &Explanation) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_that_all_are_in() {
+        let check = |names: &[&str], expect: &str| assert_eq!(common_folder(names.iter().copied()), expect);
+        check(&["/var/log/a.log", "/var/log/b/c.log"], "/var/log/");
+        check(&["/var/log/a.log", "/srv/b.log"], "/");
+        check(&["a.log", "/srv/b.log"], "");
+        check(&["logs/a.log"], "logs/");
+    }
 
     #[test]
     fn what_a_log_says_stays_text() {

@@ -56,7 +56,13 @@ pub(super) fn brief(one: &Judged<'_>, books: &Books, names: &[String]) -> LossRe
     }
 }
 
-pub(super) fn followed(id: &str, judged: &[Judged<'_>], books: &Books, names: &[String], sightings: &[Sighting]) -> Followed {
+pub(super) fn followed(
+    id: &str,
+    judged: &[Judged<'_>],
+    books: &Books,
+    names: &[String],
+    sightings: &[Sighting],
+) -> Followed {
     let seen: Vec<(String, String)> =
         sightings.iter().map(|sighting| (cite(sighting.place, books, names), sighting.text.clone())).collect();
     let own = judged.iter().find(|one| {
