@@ -8,6 +8,7 @@ use crate::answered::{Answer, Wanted};
 use crate::books::Books;
 use crate::input::objects::{Objects, Piece};
 use crate::input::{self, BLOCK, InputError, Opened, Shape, Source};
+use crate::read::words::has;
 use crate::read::{Context, Custom, FORMATS};
 use crate::record::{Line, Place};
 
@@ -84,6 +85,10 @@ impl Reader {
         let mut others = FORMATS.iter().enumerate().filter(|(other, _)| *other != own);
         match others.find_map(|(other, format)| Some((other, (format.read)(line, reading.context)?))) {
             Some((other, said)) => self.enter(reading, place, other, said),
+            // A table's ages count from a moment that it does not tell.
+            None if line.starts_with(b"LAST SEEN") || line.starts_with(b"NAMESPACE ") && has(line, "LAST SEEN") => {
+                self.books.unparsed(place, b"(the table of kubectl get events has ages, not dates: use -o json or -o yaml)");
+            }
             None => self.books.unparsed(place, line),
         }
     }
@@ -363,17 +368,15 @@ fn yaml(reader: &mut Reader, reading: &Reading, input: u16, content: Box<dyn Rea
     }
     reader.sight(reading, input, 1, text.as_bytes());
     let kubernetes = crate::read::by_id("kubernetes").unwrap_or(0) as u8;
-    match input::yaml::objects(&text) {
-        Ok(found) => {
-            for (line, value) in found {
-                reader.books.input(input).lines += 1;
-                let place = Place { input, line };
-                match crate::read::kube::object(&value, reading.context) {
-                    Some(said) => reader.books.enter(place, kubernetes, said),
-                    None => reader.books.unparsed(place, b"(an object of another kind)"),
-                }
-            }
+    let found = input::yaml::objects(&text, |line, value| {
+        reader.books.input(input).lines += 1;
+        let place = Place { input, line };
+        match crate::read::kube::object(&value, reading.context) {
+            Some(said) => reader.books.enter(place, kubernetes, said),
+            None => reader.books.unparsed(place, b"(an object of another kind)"),
         }
-        Err(error) => reader.books.unparsed(place, error.to_string().as_bytes()),
+    });
+    if let Err(error) = found {
+        reader.books.unparsed(place, error.to_string().as_bytes());
     }
 }
