@@ -87,7 +87,8 @@ impl Reader {
             Some((other, said)) => self.enter(reading, place, other, said),
             // A table's ages count from a moment that it does not tell.
             None if line.starts_with(b"LAST SEEN") || line.starts_with(b"NAMESPACE ") && has(line, "LAST SEEN") => {
-                self.books.unparsed(place, b"(the table of kubectl get events has ages, not dates: use -o json or -o yaml)");
+                self.books
+                    .unparsed(place, b"(the table of kubectl get events has ages, not dates: use -o json or -o yaml)");
             }
             None => self.books.unparsed(place, line),
         }
