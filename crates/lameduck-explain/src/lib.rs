@@ -72,11 +72,11 @@ pub fn explain(
     let joined = join::join(&mut books);
     // Who else has logged the lost ones, as answered? Streams can not be read again.
     let wanted = Wanted::of(&books);
-    let named: Vec<usize> = (0..books.inputs.len()).filter(|place| books.inputs[*place].ids > 0).collect();
-    if named.len() > 1 && !wanted.is_empty() {
+    let with_ids: Vec<usize> = (0..books.inputs.len()).filter(|place| books.inputs[*place].ids > 0).collect();
+    if with_ids.len() > 1 && !wanted.is_empty() {
         let reading = Reading { id: None, wanted: Some(Arc::new(wanted)), ..plan.reading.clone() };
         let mut again = Reader::default();
-        for place in named.into_iter().filter(|place| books.inputs[*place].formats[read::CAPTURE] == 0) {
+        for place in with_ids.into_iter().filter(|place| books.inputs[*place].formats[read::CAPTURE] == 0) {
             if let Some(file) = files.get(place) {
                 read_one(&mut again, &reading, place, input::Source::File(file.clone()))?;
             }

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_grows_by_itself_is_refused() {
-        let check = |text: &str| assert!(objects(text, |_, _| {}).is_err(), "{:.40}", text);
+        let check = |text: &str| assert!(objects(text, |_, _| {}).is_err(), "{text:.40}");
         check("a: &x [1]\nb: *x\n");
         check(&"[".repeat(500));
         check(&format!("[{}]", "[],".repeat(VALUES)));
