@@ -4,9 +4,10 @@ use std::fmt::{self, Write as _};
 
 use lameduck_core::Cause;
 
-use super::{count, hours, percent, svg};
+use super::{a_day, count, hours, percent, svg};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
+use crate::time::span;
 
 /// Text made safe for HTML, attributes included.
 pub struct Escaped<'t>(pub &'t str);
@@ -75,7 +76,7 @@ fn header(out: &mut String, e: &Explanation) {
         count(e.requests)
     );
     if let Some(top) = e.causes.first() {
-        let waited = e.cost.as_ref().map_or_else(String::new, |cost| {
+        let waited = e.cost.as_ref().filter(|cost| cost.hours >= 1.0 / 60.0).map_or_else(String::new, |cost| {
             format!(" People and programs waited {} for answers that never came.", hours(cost.hours))
         });
         let _ = write!(out, "<p class=lead>{} of them: {}.{waited}</p>", percent(top.share), Escaped(top.what));
@@ -98,7 +99,7 @@ fn tiles(out: &mut String, e: &Explanation) {
         parts.push((
             "time waited for nothing",
             hours(cost.hours),
-            format!("{:.0} s each; {} a day", cost.mean_s, hours(cost.hours_a_day)),
+            format!("{} each{}", span((cost.mean_s * 1e6) as i64), a_day(cost)),
         ));
     }
     let statuses: u64 = e.statuses.values().sum();
