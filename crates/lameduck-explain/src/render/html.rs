@@ -116,7 +116,9 @@ fn tiles(out: &mut String, e: &Explanation) {
         parts.push(("masked", count(e.masked), "failed once, answered by another try".into()));
     }
     if let Some(slo) = &e.slo {
-        parts.push(("error budget spent", percent(slo.spent), format!("of {}", percent(slo.objective))));
+        let spent =
+            if slo.spent < 10.0 { percent(slo.spent) } else { format!("{} times", count(slo.spent.round() as u64)) };
+        parts.push(("error budget spent", spent, format!("of an objective of {}", percent(slo.objective))));
     }
     out.push_str("<div class=tiles>");
     for (name, value, note) in parts {
@@ -130,7 +132,9 @@ fn tiles(out: &mut String, e: &Explanation) {
 
 /// What would have prevented most of them, for whoever reads no further.
 fn cures(out: &mut String, e: &Explanation) {
-    let known = e.causes.iter().filter(|cause| cause.cause != Cause::Unknown && cause.share >= 0.01);
+    // The app's own errors have nothing to do with how processes come and go.
+    let known =
+        e.causes.iter().filter(|cause| !matches!(cause.cause, Cause::Unknown | Cause::AppError) && cause.share >= 0.01);
     let cures: Vec<_> = known.filter_map(|cause| Some((cause, cause.fixes.first()?))).take(4).collect();
     if cures.is_empty() {
         return;
