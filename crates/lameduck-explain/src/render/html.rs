@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use lameduck_core::Cause;
 
-use super::{a_day, count, hours, percent, svg};
+use super::{a_day, count, hours, percent, spent, svg};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
 use crate::time::span;
@@ -116,9 +116,7 @@ fn tiles(out: &mut String, e: &Explanation) {
         parts.push(("masked", count(e.masked), "failed once, answered by another try".into()));
     }
     if let Some(slo) = &e.slo {
-        let spent =
-            if slo.spent < 10.0 { percent(slo.spent) } else { format!("{} times", count(slo.spent.round() as u64)) };
-        parts.push(("error budget spent", spent, format!("of an objective of {}", percent(slo.objective))));
+        parts.push(("error budget spent", spent(slo.spent), format!("of an objective of {}", percent(slo.objective))));
     }
     out.push_str("<div class=tiles>");
     for (name, value, note) in parts {
@@ -305,17 +303,17 @@ fn budget(out: &mut String, e: &Explanation) {
     let _ = write!(
         out,
         "<section><h2>Error budget</h2><p class=sub>{} of {} requests may be lost at {}; {} of that is spent.</p><table><tbody>",
-        count(slo.budget as u64),
+        count(slo.budget.round() as u64),
         count(slo.requests),
         percent(slo.objective),
-        percent(slo.spent)
+        spent(slo.spent)
     );
     for (cause, share) in &slo.by_cause {
         let _ = write!(
             out,
             "<tr><td><i class=\"dot {0}\"></i>{0}</td><td class=n>{1}</td></tr>",
             cause.id(),
-            percent(*share)
+            spent(*share)
         );
     }
     for burn in &slo.burn {
@@ -323,9 +321,9 @@ fn budget(out: &mut String, e: &Explanation) {
             burn.rate.map_or_else(|| "the logs are shorter".into(), |rate| format!("{rate:.1} times the allowed rate"));
         let _ = write!(
             out,
-            "<tr><td>worst {} h {}</td><td class=n>{words}</td></tr>",
+            "<tr><td>worst {} h{}</td><td class=n>{words}</td></tr>",
             burn.window_h,
-            burn.start.as_deref().unwrap_or("")
+            burn.start.as_ref().map_or_else(String::new, |start| format!(", from {}", start[..16].replace('T', " ")))
         );
     }
     out.push_str("</tbody></table></section>");

@@ -38,6 +38,11 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
+/// A share of a budget: `97.2 %`, `300 times`.
+pub(crate) fn spent(share: f64) -> String {
+    if share < 10.0 { percent(share) } else { format!("{} times", count(share.round() as u64)) }
+}
+
 /// A number of hours or of seconds for people.
 pub(crate) fn hours(hours: f64) -> String {
     if hours >= 10.0 {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{a_day, count, hours, percent};
+use super::{a_day, count, hours, percent, spent};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
 use crate::time::span;
@@ -169,12 +169,12 @@ fn budget(out: &mut String, e: &Explanation, bold: &impl Fn(&str) -> String) {
         out,
         "\n{}: {} of the error budget spent ({} of {} requests may be lost)",
         bold(&format!("objective {}", percent(slo.objective))),
-        percent(slo.spent),
-        count(slo.budget as u64),
+        spent(slo.spent),
+        count(slo.budget.round() as u64),
         count(slo.requests)
     );
     for (cause, share) in &slo.by_cause {
-        let _ = writeln!(out, "{:>9}  {cause}", percent(*share));
+        let _ = writeln!(out, "{:>9}  {cause}", spent(*share));
     }
     for burn in &slo.burn {
         match (burn.rate, &burn.start) {
