@@ -8,6 +8,11 @@ use serde_json::Value;
 
 use crate::test::root;
 
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Builds for release what `selection` names, and returns where the program `name` of it is. Programs are used as they are
 /// shipped: a client that is not optimised would take the CPU that others need.
 pub fn release(selection: &[&str], name: &str) -> anyhow::Result<PathBuf> {

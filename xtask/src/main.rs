@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|drills|matrix|soak|truth`.
+//! The project's own tasks: `cargo xtask test|slim|bench|drills|matrix|probe|soak|truth`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -13,6 +13,7 @@ mod built;
 mod drills;
 mod matrix;
 mod packages;
+mod probe;
 mod slim;
 mod soak;
 mod test;
@@ -33,6 +34,9 @@ cargo xtask TASK
          [--mode front|front-killed|observe|plain] [--json FILE]
                              Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are
                              not made again. Fails where a request was lost or a stop took too long.
+  probe [--servers a,b] [--max-idle 100] [--long] [--json FILE]
+                             Real servers by their defaults, measured by `lameduck probe`, beside the catalogue. Installs
+                             what is in no Debian package into the target folder. Fails where one differs.
   soak [--minutes 10] [--rate 60] [--seed N] [--json FILE]
                              The front between an app and clients that fail in every way there is, so many sessions a
                              second. Fails where anything is left of them: descriptors, memory, an entry in the books.
@@ -64,6 +68,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "bench" => bench::bench(&rest),
         "drills" => drills::drills(&rest),
         "matrix" => matrix::matrix(&rest),
+        "probe" => probe::probe(&rest),
         "soak" => soak::soak(&rest),
         "truth" => truth::truth(&rest),
         _ => {

@@ -4,9 +4,11 @@ use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+use crate::answered::{Answer, Wanted};
 use crate::books::Books;
 use crate::input::objects::{Objects, Piece};
 use crate::input::{self, BLOCK, InputError, Opened, Shape, Source};
+use crate::read::words::has;
 use crate::read::{Context, Custom, FORMATS};
 use crate::record::{Line, Place};
 
@@ -21,6 +23,8 @@ pub struct Reading {
     pub id: Option<String>,
     /// Readers side by side.
     pub threads: usize,
+    /// Only answers to these are looked for; nothing else is entered.
+    pub wanted: Option<Arc<Wanted>>,
 }
 
 /// A line that has the id that is followed.
@@ -34,6 +38,8 @@ pub struct Sighting {
 
 /// Sightings kept.
 const SIGHTINGS: usize = 200;
+/// Answers kept.
+const ANSWERS: usize = 500_000;
 /// Lines tried by every format to find an input's own.
 const TRIED: usize = 200;
 
@@ -44,6 +50,8 @@ pub struct Reader {
     pub books: Books,
     /// Where the id was seen.
     pub sightings: Vec<Sighting>,
+    /// Answers to what was wanted.
+    pub answers: Vec<Answer>,
 }
 
 /// A block of whole lines.
@@ -63,23 +71,38 @@ impl Reader {
         }
         for custom in &reading.custom {
             if let Some(said) = custom.read(line, reading.context) {
-                self.books.enter(place, FORMATS.len() as u8, said);
+                self.enter(reading, place, FORMATS.len(), said);
                 return;
             }
         }
-        match Self::first(reading, own, line) {
-            Some((format, said)) => self.books.enter(place, format as u8, said),
+        // The input's own format, or else the first that knows the line.
+        if let Some(format) = FORMATS.get(own)
+            && let Some(said) = (format.read)(line, reading.context)
+        {
+            self.enter(reading, place, own, said);
+            return;
+        }
+        let mut others = FORMATS.iter().enumerate().filter(|(other, _)| *other != own);
+        match others.find_map(|(other, format)| Some((other, (format.read)(line, reading.context)?))) {
+            Some((other, said)) => self.enter(reading, place, other, said),
+            // A table's ages count from a moment that it does not tell.
+            None if line.starts_with(b"LAST SEEN") || line.starts_with(b"NAMESPACE ") && has(line, "LAST SEEN") => {
+                self.books
+                    .unparsed(place, b"(the table of kubectl get events has ages, not dates: use -o json or -o yaml)");
+            }
             None => self.books.unparsed(place, line),
         }
     }
 
-    /// What the line says in the input's own format, or else in the first that knows it.
-    fn first<'l>(reading: &Reading, own: usize, line: &'l [u8]) -> Option<(usize, Line<'l>)> {
-        if let Some(said) = FORMATS.get(own).and_then(|format| (format.read)(line, reading.context)) {
-            return Some((own, said));
+    #[inline]
+    fn enter(&mut self, reading: &Reading, place: Place, format: usize, said: Line<'_>) {
+        let Some(wanted) = &reading.wanted else { return self.books.enter(place, format as u8, said) };
+        if let Line::Hop(hop) = said
+            && let Some(answer) = wanted.look(place, &hop)
+            && self.answers.len() < ANSWERS
+        {
+            self.answers.push(answer);
         }
-        let mut others = FORMATS.iter().enumerate().filter(|(place, _)| *place != own);
-        others.find_map(|(place, format)| Some((place, (format.read)(line, reading.context)?)))
     }
 
     fn block(&mut self, reading: &Reading, block: &Block) {
@@ -206,7 +229,9 @@ impl Blocks<'_> {
                 continue;
             }
             self.rest.extend_from_slice(&buffer[end..have]);
-            buffer.copy_within(from..end, 0);
+            if from > 0 {
+                buffer.copy_within(from..end, 0);
+            }
             let len = end - from;
             let first = self.line + 1;
             self.line += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64;
@@ -254,7 +279,8 @@ fn side_by_side(reading: &Reading, first: Block, blocks: &mut Blocks<'_>, tell: 
             .map(|_| {
                 let (work, empty) = (Arc::clone(&work), empty.clone());
                 scope.spawn(move || {
-                    let mut reader = Reader::default();
+                    let books = Books::of_one_in(reading.threads);
+                    let mut reader = Reader { books, ..Reader::default() };
                     loop {
                         let next = work.lock().ok().and_then(|work| work.recv().ok());
                         let Some(block) = next else { return reader };
@@ -279,6 +305,7 @@ impl Reader {
     /// Adds what another reader has entered.
     pub fn take(&mut self, other: Reader) {
         self.books.merge(other.books);
+        self.answers.extend(other.answers);
         self.sightings.extend(other.sightings);
         self.sightings.sort();
         self.sightings.truncate(SIGHTINGS);
@@ -342,17 +369,15 @@ fn yaml(reader: &mut Reader, reading: &Reading, input: u16, content: Box<dyn Rea
     }
     reader.sight(reading, input, 1, text.as_bytes());
     let kubernetes = crate::read::by_id("kubernetes").unwrap_or(0) as u8;
-    match input::yaml::objects(&text) {
-        Ok(found) => {
-            for (line, value) in found {
-                reader.books.input(input).lines += 1;
-                let place = Place { input, line };
-                match crate::read::kube::object(&value, reading.context) {
-                    Some(said) => reader.books.enter(place, kubernetes, said),
-                    None => reader.books.unparsed(place, b"(an object of another kind)"),
-                }
-            }
+    let found = input::yaml::objects(&text, |line, value| {
+        reader.books.input(input).lines += 1;
+        let place = Place { input, line };
+        match crate::read::kube::object(&value, reading.context) {
+            Some(said) => reader.books.enter(place, kubernetes, said),
+            None => reader.books.unparsed(place, b"(an object of another kind)"),
         }
-        Err(error) => reader.books.unparsed(place, error.to_string().as_bytes()),
+    });
+    if let Err(error) = found {
+        reader.books.unparsed(place, error.to_string().as_bytes());
     }
 }

@@ -48,6 +48,7 @@ pub struct Side {
 struct Flow {
     next: Option<u32>,
     early: BTreeMap<u32, (u32, Vec<u8>)>,
+    early_bytes: usize,
     /// Bytes were skipped that the capture does not have.
     hole: bool,
 }
@@ -164,6 +165,12 @@ impl Connection {
     /// Whether nothing more is expected.
     pub fn is_over(&self, now: Micros) -> bool {
         self.close.is_some() && now - self.last > OVER
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| open.head.len() + open.answer.len());
+        self.client.early_bytes + self.server.early_bytes + open
     }
 
     /// Takes a segment.
@@ -376,6 +383,7 @@ impl Connection {
                         return;
                     }
                 } else {
+                    open.answer = Vec::new();
                     open.status = head.status;
                     open.body = Some((head.len, head.body));
                     if !head.server.is_empty() {
@@ -390,7 +398,7 @@ impl Connection {
         open.tail.drain(..from);
         open.cut |= short && matches!(open.body, Some((_, Body::Chunked)));
         let whole = match open.body {
-            Some((head, Body::Length(length))) => open.answered >= head + length,
+            Some((head, Body::Length(length))) => open.answered >= head.saturating_add(length),
             Some((_, Body::Chunked)) => open.cut || hole || open.tail.ends_with(b"0\r\n\r\n"),
             Some((_, Body::UntilClose)) => false,
             // What was not kept can not be framed: it counts as an answer.
@@ -465,8 +473,8 @@ impl Flow {
             out.push((next, segment.len - skip, bytes));
             self.next = Some(end);
         } else {
-            self.early
-                .insert(segment.seq, (segment.len, segment.payload[..segment.payload.len().min(EARLY_BYTES)].to_vec()));
+            let bytes = segment.payload[..segment.payload.len().min(EARLY_BYTES)].to_vec();
+            self.keep(segment.seq, segment.len, bytes);
             if self.early.len() < EARLY {
                 return true;
             }
@@ -479,8 +487,9 @@ impl Flow {
         while let Some(next) = self.next
             && let Some((seq, (len, bytes))) = self.early.pop_first()
         {
+            self.early_bytes -= bytes.len();
             if !at_or_before(seq, next) {
-                self.early.insert(seq, (len, bytes));
+                self.keep(seq, len, bytes);
                 break;
             }
             let skip = next.wrapping_sub(seq);
@@ -490,6 +499,16 @@ impl Flow {
             }
         }
         true
+    }
+}
+
+impl Flow {
+    /// Keeps what came too early.
+    fn keep(&mut self, seq: u32, len: u32, bytes: Vec<u8>) {
+        self.early_bytes += bytes.len();
+        if let Some((_, old)) = self.early.insert(seq, (len, bytes)) {
+            self.early_bytes -= old.len();
+        }
     }
 }
 

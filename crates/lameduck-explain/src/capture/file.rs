@@ -287,7 +287,8 @@ impl<R: Read> Capture<R> {
         }
         let ticks = u128::from(self.word(4)) << 32 | u128::from(self.word(8));
         let micros = (ticks * 1_000_000 / u128::from(interface.ticks.max(1))) as i64;
-        let at = micros.saturating_add(interface.offset.saturating_mul(1_000_000));
+        // A clock that stands beyond the year 9999 is none.
+        let at = micros.saturating_add(interface.offset.saturating_mul(1_000_000)).clamp(0, 253_402_300_799_000_000);
         Ok((at, interface.link, 20, length, original))
     }
 

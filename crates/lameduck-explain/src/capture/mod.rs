@@ -20,6 +20,8 @@ use crate::stream::{Reader, Reading, Sighting};
 
 /// Connections followed at once; those silent longest are given up for new ones.
 const CONNECTIONS: usize = 8192;
+/// Bytes held of all of them: heads that are not whole, and what came too early.
+const HELD: usize = 96 << 20;
 
 /// Reads a capture into the books.
 pub fn read(
@@ -36,7 +38,7 @@ pub fn read(
         Ok(capture) => capture,
         Err(error) => return unread(reader, 1, &error),
     };
-    let mut table = Table { connections: HashMap::new(), reader, reading, input, other: 0 };
+    let mut table = Table { connections: HashMap::new(), held: 0, reader, reading, input, other: 0 };
     let (mut told, mut last) = (0, 0);
     loop {
         let bytes = capture.bytes;
@@ -76,6 +78,7 @@ pub fn read(
 
 struct Table<'r> {
     connections: HashMap<(SocketAddr, SocketAddr), Connection>,
+    held: usize,
     reader: &'r mut Reader,
     reading: &'r Reading,
     input: u16,
@@ -90,15 +93,18 @@ impl Table<'_> {
         if opens && self.connections.get(&key).is_some_and(|known| known.is_another(segment)) {
             // The same ports again: a new connection.
             if let Some(old) = self.connections.remove(&key) {
+                self.held -= old.held();
                 self.close(old);
             }
         }
-        if !self.connections.contains_key(&key) && self.connections.len() >= CONNECTIONS {
+        if self.held > HELD || !self.connections.contains_key(&key) && self.connections.len() >= CONNECTIONS {
             self.make_room();
         }
         let id = self.reading.id.as_deref();
         let connection = self.connections.entry(key).or_insert_with(|| Connection::new(segment, at));
+        self.held -= connection.held();
         connection.take(frame, at, segment, id);
+        self.held += connection.held();
         if connection.is_over(at) && connection.done.is_empty() {
             return;
         }
@@ -114,7 +120,8 @@ impl Table<'_> {
     /// Gives up the eighth that was silent longest.
     fn make_room(&mut self) {
         let mut lasts: Vec<i64> = self.connections.values().map(|connection| connection.last).collect();
-        let (_, limit, _) = lasts.select_nth_unstable(CONNECTIONS / 8);
+        let eighth = lasts.len() / 8;
+        let (_, limit, _) = lasts.select_nth_unstable(eighth);
         let limit = *limit;
         let old: Vec<Connection> = self
             .connections
@@ -122,6 +129,7 @@ impl Table<'_> {
             .map(|(_, connection)| connection)
             .collect();
         for connection in old {
+            self.held -= connection.held();
             self.close(connection);
         }
     }

@@ -1,8 +1,8 @@
 //! Takes JSON apart into its objects without holding the whole: the elements of an array at the top, of `items` in a list, or
 //! objects one after the other.
 
-/// The largest object kept.
-const MOST: usize = 16 << 20;
+/// The largest object kept. etcd takes none beyond 1.5 MiB; in memory one can be twenty times as large as its text.
+const MOST: usize = 4 << 20;
 /// How deep an object is followed; JSON deeper than this is nobody's log.
 const DEPTH: usize = 512;
 

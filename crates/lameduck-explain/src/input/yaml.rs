@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 /// The largest document read.
 pub const MOST: usize = 64 << 20;
 const DEPTH: usize = 100;
+/// The most values of one object: what takes two bytes in a text takes fifty in memory.
+const VALUES: usize = 500_000;
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,14 +23,18 @@ enum Open {
     List(Vec<Value>),
 }
 
-/// The objects of a text: documents, and the items of lists; each with its line.
-pub fn objects(text: &str) -> Result<Vec<(u64, Value)>, YamlError> {
+/// The objects of a text, one after the other: documents, and the items of lists; each with its line.
+pub fn objects(text: &str, mut found: impl FnMut(u64, Value)) -> Result<(), YamlError> {
     let mut stack: Vec<(Open, u64)> = Vec::new();
-    let mut found = Vec::new();
+    let mut values = 0;
     for next in Parser::new_from_str(text) {
         let (event, span) =
             next.map_err(|error| YamlError { line: error.marker().line(), what: error.info().to_owned() })?;
         let line = span.start.line();
+        values += 1;
+        if values > VALUES {
+            return Err(YamlError { line, what: format!("an object of more than {VALUES} values") });
+        }
         let (value, began) = match event {
             Event::Scalar(text, style, _, _) => (scalar(&text, style), line as u64),
             Event::MappingStart(..) => {
@@ -55,7 +61,10 @@ pub fn objects(text: &str) -> Result<Vec<(u64, Value)>, YamlError> {
             _ => false,
         };
         match stack.last_mut() {
-            Some((Open::List(_), _)) if in_items && value.is_object() => found.push((began, value)),
+            Some((Open::List(_), _)) if in_items && value.is_object() => {
+                values = 0;
+                found(began, value);
+            }
             Some((Open::List(list), _)) => list.push(value),
             Some((Open::Map(map, key), _)) => match key.take() {
                 None => *key = Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
@@ -63,10 +72,13 @@ pub fn objects(text: &str) -> Result<Vec<(u64, Value)>, YamlError> {
                     map.insert(key, value);
                 }
             },
-            None => found.push((began, value)),
+            None => {
+                values = 0;
+                found(began, value);
+            }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn deeper(stack: &mut Vec<(Open, u64)>, open: Open, line: usize) -> Result<(), YamlError> {
@@ -96,7 +108,8 @@ mod tests {
     #[test]
     fn a_list_as_kubectl_writes_it() {
         let text = "apiVersion: v1\nitems:\n- kind: Event\n  reason: Killing\n  count: 2\n- kind: Pod\n  metadata:\n    name: \"7\"\nkind: List\n";
-        let found = objects(text).unwrap();
+        let mut found = Vec::new();
+        objects(text, |line, value| found.push((line, value))).unwrap();
         let kinds: Vec<_> = found.iter().map(|(line, value)| (*line, value["kind"].as_str().unwrap_or(""))).collect();
         assert_eq!(kinds, [(3, "Event"), (6, "Pod"), (1, "List")]);
         assert_eq!(found[0].1["count"], 2);
@@ -105,7 +118,9 @@ mod tests {
 
     #[test]
     fn what_grows_by_itself_is_refused() {
-        assert!(objects("a: &x [1]\nb: *x\n").is_err());
-        assert!(objects(&"[".repeat(500)).is_err());
+        let check = |text: &str| assert!(objects(text, |_, _| {}).is_err(), "{text:.40}");
+        check("a: &x [1]\nb: *x\n");
+        check(&"[".repeat(500));
+        check(&format!("[{}]", "[],".repeat(VALUES)));
     }
 }

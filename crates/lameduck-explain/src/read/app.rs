@@ -38,6 +38,8 @@ const SAYINGS: &[Saying] = &[
     saying("Received command to shutdown gracefully", EventKind::AppStopping),
     saying("JavaScript heap out of memory", EventKind::Crashed),
     saying("npm ERR! signal SIGTERM", EventKind::AppStopping),
+    // npm 10 and later.
+    saying("npm error signal SIGTERM", EventKind::AppStopping),
     saying("Commencing graceful shutdown. Waiting for active requests to complete", EventKind::AppStopping),
     saying("Graceful shutdown complete", EventKind::Ended),
     saying("Application is shutting down...", EventKind::AppStopping),

@@ -5,6 +5,9 @@ use super::field::split_request;
 use crate::record::{Hop, Line, Signal};
 use crate::time;
 
+/// Longer than any request.
+const YEAR_MS: i64 = 31_536_000_000;
+
 /// What the first two letters of the termination state say.
 fn signal(state: &[u8], status: u16, server: &[u8], connected: bool) -> Signal {
     match (state.first(), state.get(1)) {
@@ -56,7 +59,7 @@ pub fn read(line: &[u8], context: Context) -> Option<Line<'_>> {
         let part = parts.next()?;
         // Milliseconds; -1 is a phase that was never reached, a plus one that still went on.
         let text = std::str::from_utf8(part.strip_prefix(b"+").unwrap_or(part)).ok()?;
-        *time = text.parse::<i64>().ok().filter(|n| *n >= 0).map(|n| n.saturating_mul(1000));
+        *time = text.parse::<i64>().ok().filter(|n| (0..YEAR_MS).contains(n)).map(|n| n * 1000);
     }
     let status: u16 = std::str::from_utf8(status).ok()?.parse().unwrap_or(0);
     let quote = memchr::memchr(b'"', &rest[from..]).map_or(rest.len(), |at| from + at + 1);

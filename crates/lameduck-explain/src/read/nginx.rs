@@ -49,16 +49,17 @@ fn last(list: &[u8]) -> (&[u8], u16) {
 }
 
 /// What the fields say. `ingress` knows that an empty upstream with 503 is a service without endpoints.
+#[inline]
 pub fn interpret<'a>(fields: &Fields<'a>, context: Context, ingress: bool) -> Option<Hop<'a>> {
     let status = fields.status(Field::Status)?;
     let end = time::any(fields.get(Field::End), context.zone);
     let took = time::decimal(fields.get(Field::Took));
     let (method, target) = fields.request();
     let (backend, attempts) = last(fields.get(Field::Upstream));
-    let (theirs, _) = last(fields.get(Field::UpstreamStatus));
-    let (bytes, _) = last(fields.get(Field::UpstreamBytes));
-    let (server_took, _) = last(fields.get(Field::ServerTook));
-    let (connect, _) = last(fields.get(Field::ConnectTook));
+    // All lists of a line are of one length.
+    let of = |field| if attempts == 1 { fields.get(field) } else { last(fields.get(field)).0 };
+    let [theirs, bytes, server_took, connect] =
+        [Field::UpstreamStatus, Field::UpstreamBytes, Field::ServerTook, Field::ConnectTook].map(of);
     let has_upstream = !backend.is_empty();
     let (signal, detail): (_, &[u8]) = match (status, theirs) {
         (499, _) => (Signal::ClientLeft, b"499"),

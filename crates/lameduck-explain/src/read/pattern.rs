@@ -2,21 +2,20 @@
 
 use super::field::{Field, Fields};
 
-/// One part.
+/// A value, and the text that ends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    /// This text.
-    Text(Vec<u8>),
-    /// Whatever stands up to the next text.
-    Value(Option<Field>),
+struct Value {
+    /// What it is; none: of no interest.
+    field: Option<Field>,
+    /// Empty: it ends with the line.
+    until: Box<[u8]>,
 }
 
 /// A compiled format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    parts: Vec<Part>,
-    /// From this part on a line may end.
-    optional_from: usize,
+    head: Box<[u8]>,
+    values: Vec<Value>,
 }
 
 /// What is wrong with a format.
@@ -40,8 +39,9 @@ pub enum PatternError {
 impl Pattern {
     /// From nginx's `log_format` (`$status`) or Envoy's (`%RESPONSE_CODE%`), told apart by which of them it uses.
     pub fn parse(format: &str) -> Result<Pattern, PatternError> {
-        let mut parts = Vec::new();
-        let mut last = String::new();
+        let format = format.trim_end_matches(['\n', '\r']);
+        let mut head = Vec::new();
+        let mut values: Vec<(Option<Field>, &str, Vec<u8>)> = Vec::new();
         let mut rest = format;
         while !rest.is_empty() {
             let (name, field, after) = if let Some(body) = rest.strip_prefix('$') {
@@ -54,100 +54,88 @@ impl Pattern {
             } else {
                 let end =
                     rest.char_indices().skip(1).find(|(_, c)| matches!(c, '$' | '%')).map_or(rest.len(), |(at, _)| at);
-                parts.push(Part::Text(rest[..end].trim_end_matches('\n').as_bytes().to_vec()));
+                values.last_mut().map_or(&mut head, |(_, _, until)| until).extend_from_slice(&rest.as_bytes()[..end]);
                 rest = &rest[end..];
                 continue;
             };
-            if matches!(parts.last(), Some(Part::Value(_))) {
-                return Err(PatternError::Touching { first: last, second: name.to_owned() });
+            if let Some((_, last, until)) = values.last()
+                && until.is_empty()
+            {
+                return Err(PatternError::Touching { first: (*last).to_owned(), second: name.to_owned() });
             }
-            name.clone_into(&mut last);
-            parts.push(Part::Value(field));
+            values.push((field, name, Vec::new()));
             rest = after;
         }
-        if !parts.contains(&Part::Value(Some(Field::Status))) {
+        if !values.iter().any(|(field, ..)| *field == Some(Field::Status)) {
             return Err(PatternError::NoStatus(format.to_owned()));
         }
-        let optional_from = parts.len();
-        Ok(Pattern { parts, optional_from })
-    }
-
-    /// A line may end before this text, which must be one of the format's.
-    #[must_use]
-    pub fn optional_after(mut self, values: usize) -> Pattern {
-        let mut seen = 0;
-        for (place, part) in self.parts.iter().enumerate() {
-            if matches!(part, Part::Value(_)) {
-                seen += 1;
-                if seen == values {
-                    self.optional_from = place + 1;
-                }
-            }
-        }
-        self
+        let value = |(field, _, until): (_, _, Vec<u8>)| Value { field, until: until.into() };
+        Ok(Pattern { head: head.into(), values: values.into_iter().map(value).collect() })
     }
 
     /// Reads a line; what stands behind the format is left alone.
+    #[inline]
     pub fn read<'a>(&self, line: &'a [u8], fields: &mut Fields<'a>) -> bool {
-        let mut at = 0;
-        let mut place = 0;
-        while let Some(part) = self.parts.get(place) {
-            match part {
-                Part::Text(text) => {
-                    if !line[at..].starts_with(text) {
-                        return place >= self.optional_from && at >= line.len();
-                    }
-                    at += text.len();
-                }
-                Part::Value(field) => {
-                    let end = match self.parts.get(place + 1) {
-                        Some(Part::Text(next)) => {
-                            let list = field.is_some_and(Field::is_list);
-                            match find(line, at, next, list) {
-                                Some(end) => end,
-                                None if place + 1 >= self.optional_from => line.len(),
-                                None => return false,
-                            }
-                        }
-                        Some(Part::Value(_)) | None => line.len(),
-                    };
-                    if let Some(field) = field {
-                        fields.set(*field, &line[at..end]);
-                    }
-                    at = end;
-                }
+        if !begins(line, &self.head) {
+            return false;
+        }
+        let mut at = self.head.len();
+        for value in &self.values {
+            let Some(end) = value.end(line, at) else { return false };
+            if let Some(field) = value.field {
+                fields.set(field, &line[at..end]);
             }
-            place += 1;
+            at = end + value.until.len();
         }
         true
     }
 }
 
-/// Where `text` next stands. Not behind a backslash, and in a list of nginx's not between its entries.
+/// `starts_with` for texts so short that calling for a comparison costs more than comparing.
 #[inline]
-fn find(line: &[u8], from: usize, text: &[u8], list: bool) -> Option<usize> {
-    let first = text[0];
-    // Most values are short, and shorter than what it takes to set up a wide search.
-    if text.len() == 1 && !list && first != b'"' {
-        let near = line.get(from..)?;
-        return match near.iter().take(16).position(|byte| *byte == first) {
-            Some(place) => Some(from + place),
-            None => Some(from + 16 + memchr::memchr(first, near.get(16..)?)?),
-        };
-    }
+fn begins(line: &[u8], text: &[u8]) -> bool {
+    line.len() >= text.len() && line.iter().zip(text).all(|(a, b)| a == b)
+}
+
+/// Where `byte` next stands. Most values are shorter than what it takes to set up a wide search: eight bytes at a time do.
+#[inline]
+fn next(line: &[u8], from: usize, byte: u8) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
     let mut at = from;
-    loop {
-        at += memchr::memchr(first, line.get(at..)?)?;
-        let whole = text.len() == 1 || line[at..].starts_with(text);
-        let escaped = first == b'"' && at > from && line[at - 1] == b'\\';
-        let between = list
-            && first == b' '
-            && (at > from && line[at - 1] == b',' || line[at..].starts_with(b" : ") || line[from..at].ends_with(b" :"));
-        if whole && !escaped && !between {
-            return Some(at);
+    for word in line.get(from..)?.as_chunks::<8>().0.iter().take(3) {
+        // Zero where the byte is; a borrow marks the first zero's top bit, and may mark wrongly only what comes after it.
+        let apart = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
+        let found = apart.wrapping_sub(ONES) & !apart & TOPS;
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
         }
-        at += 1;
+        at += 8;
     }
+    Some(at + memchr::memchr(byte, &line[at..])?)
+}
+
+impl Value {
+    /// Where it ends that begins at `from`: not behind a backslash, and in a list of nginx's not between its entries.
+    #[inline]
+    fn end(&self, line: &[u8], from: usize) -> Option<usize> {
+        let Some((first, more)) = self.until.split_first() else { return Some(line.len()) };
+        let mut at = next(line, from, *first)?;
+        let list = *first == b' ' && self.field.is_some_and(Field::is_list);
+        loop {
+            let escaped = *first == b'"' && at > from && line[at - 1] == b'\\';
+            if !escaped && (more.is_empty() || begins(&line[at + 1..], more)) && !(list && between(line, from, at)) {
+                return Some(at);
+            }
+            at = next(line, at + 1, *first)?;
+        }
+    }
+}
+
+/// Whether the space at `at` is one between the entries of a list: `a, b : c`.
+#[inline]
+fn between(line: &[u8], from: usize, at: usize) -> bool {
+    at > from && line[at - 1] == b',' || begins(&line[at..], b" : ") || line[from..at].ends_with(b" :")
 }
 
 #[cfg(test)]
@@ -198,12 +186,25 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_format_ends_with_the_line() {
+        check("$status\n", "502", &[(Field::Status, "502")]);
+        check("$status 100%", "502 100%", &[(Field::Status, "502")]);
+    }
+
+    #[test]
     fn a_format_that_can_not_be_read_is_refused() {
         assert!(matches!(Pattern::parse("$status$request"), Err(PatternError::Touching { .. })));
         assert!(matches!(Pattern::parse("$request"), Err(PatternError::NoStatus(_))));
     }
 
     proptest! {
+        #[test]
+        fn finds_the_first(line in "[ab, \\x01\\x80]{0,60}", from in 0usize..70, byte in "[ab, \\x01]") {
+            let (line, byte) = (line.as_bytes(), byte.as_bytes()[0]);
+            let expect = line.get(from..).and_then(|rest| rest.iter().position(|b| *b == byte)).map(|at| from + at);
+            prop_assert_eq!(next(line, from, byte), expect);
+        }
+
         #[test]
         fn never_panics(format in ".{0,40}", line in prop::collection::vec(any::<u8>(), 0..60)) {
             if let Ok(pattern) = Pattern::parse(&format!("$status {format}")) {

@@ -2,9 +2,12 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{count, hours, percent, svg};
+use lameduck_core::Cause;
+
+use super::{a_day, count, hours, percent, spent, svg};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
+use crate::time::span;
 
 /// Text made safe for HTML, attributes included.
 pub struct Escaped<'t>(pub &'t str);
@@ -34,6 +37,7 @@ pub fn html(e: &Explanation) -> String {
         follow(&mut body, followed);
     }
     if e.lost > 0 {
+        cures(&mut body, e);
         body.push_str("<section><h2>When</h2><p class=sub>Lost requests over time (UTC), by cause. Flags name what coincided with a spike.</p>");
         svg::over_time(&mut body, e);
         body.push_str("</section>");
@@ -72,13 +76,17 @@ fn header(out: &mut String, e: &Explanation) {
         count(e.requests)
     );
     if let Some(top) = e.causes.first() {
-        let waited = e.cost.as_ref().map_or_else(String::new, |cost| {
+        let waited = e.cost.as_ref().filter(|cost| cost.hours >= 1.0 / 60.0).map_or_else(String::new, |cost| {
             format!(" People and programs waited {} for answers that never came.", hours(cost.hours))
         });
         let _ = write!(out, "<p class=lead>{} of them: {}.{waited}</p>", percent(top.share), Escaped(top.what));
     }
     if let (Some(first), Some(last)) = (&e.first, &e.last) {
-        let _ = write!(out, "<p class=sub>{first} to {last}</p>");
+        // `2026-11-21T18:10:40.123Z`; the day is said once.
+        let day = |at: &str| at.get(..10).unwrap_or(at).to_owned();
+        let clock = |at: &str| at.get(11..16).unwrap_or("").to_owned();
+        let end = if day(first) == day(last) { clock(last) } else { format!("{} {}", day(last), clock(last)) };
+        let _ = write!(out, "<p class=sub>{} {} to {end} UTC</p>", day(first), clock(first));
     }
     out.push_str("</header>");
 }
@@ -91,7 +99,7 @@ fn tiles(out: &mut String, e: &Explanation) {
         parts.push((
             "time waited for nothing",
             hours(cost.hours),
-            format!("{:.0} s each; {} a day", cost.mean_s, hours(cost.hours_a_day)),
+            format!("{} each{}", span((cost.mean_s * 1e6) as i64), a_day(cost)),
         ));
     }
     let statuses: u64 = e.statuses.values().sum();
@@ -108,7 +116,7 @@ fn tiles(out: &mut String, e: &Explanation) {
         parts.push(("masked", count(e.masked), "failed once, answered by another try".into()));
     }
     if let Some(slo) = &e.slo {
-        parts.push(("error budget spent", percent(slo.spent), format!("of {}", percent(slo.objective))));
+        parts.push(("error budget spent", spent(slo.spent), format!("of an objective of {}", percent(slo.objective))));
     }
     out.push_str("<div class=tiles>");
     for (name, value, note) in parts {
@@ -118,6 +126,44 @@ fn tiles(out: &mut String, e: &Explanation) {
         );
     }
     out.push_str("</div>");
+}
+
+/// What would have prevented most of them, for whoever reads no further.
+fn cures(out: &mut String, e: &Explanation) {
+    // The app's own errors have nothing to do with how processes come and go.
+    let known =
+        e.causes.iter().filter(|cause| !matches!(cause.cause, Cause::Unknown | Cause::AppError) && cause.share >= 0.01);
+    let cures: Vec<_> = known.filter_map(|cause| Some((cause, cause.fixes.first()?))).take(4).collect();
+    if cures.is_empty() {
+        return;
+    }
+    out.push_str("<section><h2>What prevents them</h2><table><tbody>");
+    for (cause, fix) in cures {
+        let _ = write!(
+            out,
+            "<tr><td class=figure>{}</td><td class=wide><i class=\"dot {1}\"></i>{1}<br><b>{2}</b></td></tr>",
+            percent(cause.share),
+            cause.cause.id(),
+            Escaped(fix)
+        );
+    }
+    out.push_str("</tbody></table></section>");
+}
+
+/// The folder that all inputs are in, with its slash: citations are told without it.
+fn folder(e: &Explanation) -> &str {
+    common_folder(e.inputs.iter().map(|input| input.name.as_str()))
+}
+
+fn common_folder<'n>(mut names: impl Iterator<Item = &'n str>) -> &'n str {
+    let Some(first) = names.next() else { return "" };
+    let mut common = first.rfind('/').map_or("", |slash| &first[..=slash]);
+    for name in names {
+        while !name.starts_with(common) {
+            common = common[..common.len() - 1].rfind('/').map_or("", |slash| &common[..=slash]);
+        }
+    }
+    common
 }
 
 fn follow(out: &mut String, followed: &crate::report::Followed) {
@@ -138,12 +184,12 @@ fn causes(out: &mut String, e: &Explanation) {
     out.push_str("<section><h2>Why</h2>");
     svg::shares(out, e);
     for cause in &e.causes {
-        one_cause(out, cause);
+        one_cause(out, cause, folder(e));
     }
     out.push_str("</section>");
 }
 
-fn one_cause(out: &mut String, cause: &CauseReport) {
+fn one_cause(out: &mut String, cause: &CauseReport, folder: &str) {
     let _ = write!(
         out,
         "<h3><i class=\"dot {0}\"></i>{0} <span class=pill>{1}</span><span class=pill>{2}</span></h3><p class=sub>{3}</p>",
@@ -181,7 +227,14 @@ fn one_cause(out: &mut String, cause: &CauseReport) {
             Escaped(&example.id),
             Escaped(&example.seen),
             Escaped(packets),
-            Escaped(&example.cites.join(", "))
+            Escaped(
+                &example
+                    .cites
+                    .iter()
+                    .map(|cite| cite.strip_prefix(folder).unwrap_or(cite))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         );
     }
     out.push_str("</tbody></table></details>");
@@ -213,7 +266,7 @@ fn spikes(out: &mut String, e: &Explanation) {
                 "<div><span class=pill>{how}</span>{} {}{times} <code>{}</code></div>",
                 Escaped(&event.subject),
                 event.kind.words(),
-                Escaped(&event.cite)
+                Escaped(event.cite.strip_prefix(folder(e)).unwrap_or(&event.cite))
             );
         }
         out.push_str("</td></tr>");
@@ -250,17 +303,17 @@ fn budget(out: &mut String, e: &Explanation) {
     let _ = write!(
         out,
         "<section><h2>Error budget</h2><p class=sub>{} of {} requests may be lost at {}; {} of that is spent.</p><table><tbody>",
-        count(slo.budget as u64),
+        count(slo.budget.round() as u64),
         count(slo.requests),
         percent(slo.objective),
-        percent(slo.spent)
+        spent(slo.spent)
     );
     for (cause, share) in &slo.by_cause {
         let _ = write!(
             out,
             "<tr><td><i class=\"dot {0}\"></i>{0}</td><td class=n>{1}</td></tr>",
             cause.id(),
-            percent(*share)
+            spent(*share)
         );
     }
     for burn in &slo.burn {
@@ -268,9 +321,9 @@ fn budget(out: &mut String, e: &Explanation) {
             burn.rate.map_or_else(|| "the logs are shorter".into(), |rate| format!("{rate:.1} times the allowed rate"));
         let _ = write!(
             out,
-            "<tr><td>worst {} h {}</td><td class=n>{words}</td></tr>",
+            "<tr><td>worst {} h{}</td><td class=n>{words}</td></tr>",
             burn.window_h,
-            burn.start.as_deref().unwrap_or("")
+            burn.start.as_ref().map_or_else(String::new, |start| format!(", from {}", start[..16].replace('T', " ")))
         );
     }
     out.push_str("</tbody></table></section>");
@@ -280,7 +333,9 @@ fn pods(out: &mut String, e: &Explanation) {
     if e.pods.is_empty() {
         return;
     }
-    out.push_str("<section><h2>Pods, two lanes each</h2><p class=sub>What the process did, above; what was still sent to it, below. A request is lost where the lower lane outlives the upper.</p>");
+    out.push_str("<section><h2>Pods, two lanes each</h2><p class=sub>What the process did, above; what was still sent to it, below. A request is lost where the lower lane outlives the upper.</p>\
+        <div class=legend><span><i class=\"dot lane\"></i>serves</span><span><i class=\"dot lane stopping\"></i>told to stop</span>\
+        <span><i class=\"dot lane routed\"></i>is sent requests</span><span>each stroke a lost request, in its cause's colour</span></div>");
     for pod in e.pods.iter().take(12) {
         svg::lanes(out, pod);
     }
@@ -321,6 +376,15 @@ fn inputs(out: &mut String, e: &Explanation) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_that_all_are_in() {
+        let check = |names: &[&str], expect: &str| assert_eq!(common_folder(names.iter().copied()), expect);
+        check(&["/var/log/a.log", "/var/log/b/c.log"], "/var/log/");
+        check(&["/var/log/a.log", "/srv/b.log"], "/");
+        check(&["a.log", "/srv/b.log"], "");
+        check(&["logs/a.log"], "logs/");
+    }
 
     #[test]
     fn what_a_log_says_stays_text() {

@@ -7,7 +7,7 @@ mod text;
 pub use html::html;
 pub use text::text;
 
-use crate::report::Explanation;
+use crate::report::{Cost, Explanation};
 
 /// As JSON, `lameduck.explain/1`.
 pub fn json(explanation: &Explanation) -> String {
@@ -38,6 +38,11 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
+/// A share of a budget: `97.2 %`, `300 times`.
+pub(crate) fn spent(share: f64) -> String {
+    if share < 10.0 { percent(share) } else { format!("{} times", count(share.round() as u64)) }
+}
+
 /// A number of hours or of seconds for people.
 pub(crate) fn hours(hours: f64) -> String {
     if hours >= 10.0 {
@@ -46,9 +51,16 @@ pub(crate) fn hours(hours: f64) -> String {
         format!("{hours:.1} h")
     } else if hours * 60.0 >= 1.0 {
         format!("{:.0} min", hours * 60.0)
-    } else {
+    } else if hours * 3600.0 >= 1.0 {
         format!("{:.1} s", hours * 3600.0)
+    } else {
+        format!("{:.0} ms", hours * 3.6e6)
     }
+}
+
+/// What it comes to in a day, where it was more than one.
+pub(crate) fn a_day(cost: &Cost) -> String {
+    if cost.hours_a_day < cost.hours * 0.99 { format!("; {} a day", hours(cost.hours_a_day)) } else { String::new() }
 }
 
 #[cfg(test)]
@@ -62,6 +74,6 @@ mod tests {
             [percent(0.0), percent(0.9534), percent(0.0004), percent(1.0)],
             ["0 %", "95.3 %", "0.04 %", "100 %"]
         );
-        assert_eq!([hours(937.4), hours(1.25), hours(0.001)], ["937 h", "1.2 h", "3.6 s"]);
+        assert_eq!([hours(937.4), hours(1.25), hours(0.001), hours(0.000_001)], ["937 h", "1.2 h", "3.6 s", "4 ms"]);
     }
 }

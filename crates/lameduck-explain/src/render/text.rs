@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{count, hours, percent};
+use super::{a_day, count, hours, percent, spent};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
+use crate::time::span;
 
 /// Rows of a table.
 const ROWS: usize = 8;
@@ -24,11 +25,11 @@ pub fn text(explanation: &Explanation, color: bool) -> String {
     if let Some(cost) = &e.cost {
         let _ = writeln!(
             out,
-            "those {} waited {} together, {:.1} s each on average ({} a day)",
+            "those {} waited {} together, {} each on average{}",
             count(cost.requests),
             hours(cost.hours),
-            cost.mean_s,
-            hours(cost.hours_a_day)
+            span((cost.mean_s * 1e6) as i64),
+            a_day(cost)
         );
     }
     let others = [
@@ -168,12 +169,12 @@ fn budget(out: &mut String, e: &Explanation, bold: &impl Fn(&str) -> String) {
         out,
         "\n{}: {} of the error budget spent ({} of {} requests may be lost)",
         bold(&format!("objective {}", percent(slo.objective))),
-        percent(slo.spent),
-        count(slo.budget as u64),
+        spent(slo.spent),
+        count(slo.budget.round() as u64),
         count(slo.requests)
     );
     for (cause, share) in &slo.by_cause {
-        let _ = writeln!(out, "{:>9}  {cause}", percent(*share));
+        let _ = writeln!(out, "{:>9}  {cause}", spent(*share));
     }
     for burn in &slo.burn {
         match (burn.rate, &burn.start) {

@@ -96,7 +96,8 @@ fn plan(given: &Given) -> Result<(Plan, bool), Failure> {
     let id = given.text("id")?;
     let from_stdin = given.operands.is_empty() || given.operands.iter().any(|operand| operand == "-");
     let paths = given.operands.iter().filter(|operand| *operand != "-").map(PathBuf::from).collect();
-    let reading = Reading { context: Context { zone }, custom, id: id.clone(), threads: threads.unwrap_or(cores) };
+    let threads = threads.unwrap_or(cores);
+    let reading = Reading { context: Context { zone }, custom, id: id.clone(), threads, ..Reading::default() };
     Ok((Plan { paths, reading, question: Question { id, slo, client_wait } }, from_stdin))
 }
 

@@ -156,7 +156,7 @@ fn read(given: &Given) -> Result<lameduck_check::Outcome, Failure> {
         options.paths.push(PathBuf::from("."));
     }
     if !given.switch("no-render")? {
-        super::check::render_all(&mut options);
+        super::check::render_all(&mut options, None);
     }
     Ok(lameduck_check::check(&options))
 }

@@ -49,3 +49,18 @@ fn what_is_not_there_is_said() {
         .expect("a file");
     assert_eq!(explain(&[], &[folder.path()])["requests"], 1);
 }
+
+#[test]
+fn yaml_that_grows() {
+    let input = format!("apiVersion: v1\nitems:\n- [{}]\n", "{},".repeat(600_000));
+    let (e, _) = explain_stdin(input.as_bytes());
+    assert!(e["inputs"][0]["samples"].to_string().contains("more than 500000 values"), "{e}");
+}
+
+#[test]
+fn a_table_without_dates() {
+    let table = b"LAST SEEN   TYPE     REASON    OBJECT      MESSAGE\n5m          Normal   Killing   pod/web-1   Stopping container web\n";
+    let (e, status) = explain_stdin(table);
+    assert_eq!(status, 3, "{e}");
+    assert!(e["inputs"][0]["samples"][0]["text"].to_string().contains("use -o json"), "{e}");
+}

@@ -2,6 +2,7 @@
 
 mod capture;
 mod day;
+mod hops;
 mod hostile;
 mod probe;
 mod truth;
