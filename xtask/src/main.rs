@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak`.
+//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak|cluster`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -9,6 +9,7 @@
 mod bench;
 mod bench_check;
 mod built;
+mod cluster;
 mod matrix;
 mod packages;
 mod slim;
@@ -21,6 +22,9 @@ const HELP: &str = "\
 cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
+  test --cluster             The tests on a real Kubernetes of their own, which is built once. Root.
+  cluster up|status|down|drill
+                             That Kubernetes, to work with.
   slim                       The static build for images: prints its path and its size.
   bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check, explain.
   matrix [--runs 4] [--rate 500] [--seconds 17] [--servers a,b] [--profiles a,b]
@@ -47,7 +51,9 @@ fn run() -> anyhow::Result<ExitCode> {
     let task = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     match task.as_str() {
+        "test" if rest == ["--cluster"] => cluster::test::test(),
         "test" => test::test(),
+        "cluster" => cluster::cluster(&rest),
         "slim" => slim::slim().map(|path| {
             println!("{}", path.display());
             ExitCode::SUCCESS

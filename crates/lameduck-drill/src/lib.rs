@@ -9,6 +9,7 @@ pub mod demo;
 mod events;
 mod evidence;
 mod links;
+pub mod live;
 mod load;
 pub mod mix;
 pub mod naive;
@@ -85,6 +86,16 @@ pub enum SetupError {
         /// The word.
         word: String,
     },
+    /// Nothing was routed to, so there was nothing to send the load to.
+    #[error("only {found} of {wanted} replicas were routed to within {}", show(*waited))]
+    NotRouted {
+        /// How many were.
+        found: usize,
+        /// How many were to be.
+        wanted: usize,
+        /// How long they were waited for.
+        waited: Duration,
+    },
     /// No port is free.
     #[error("no free port among the 1000 tried from --port-base on")]
     NoFreePort,
@@ -110,6 +121,15 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<DrillResul
     progress(Progress::Began { wrapped: false, round: 1, rounds: 1 });
     let seen = run::observe(plan, plan.command.clone(), None, &mut progress)?;
     Ok(settle::settle(plan, &plan.command, vec![seen]))
+}
+
+/// Sends a plan's load to replicas that somebody else runs, as long as there can be news of them. The plan's command, events
+/// and what concerns starting and stopping do not count.
+pub fn follow(plan: &Plan, news: live::Receiver, mut progress: impl FnMut(Progress)) -> Result<DrillResult, SetupError> {
+    let named = Plan { command: vec!["elsewhere".into()], events: Vec::new(), ..plan.clone() };
+    named.check()?;
+    let seen = run::observe_elsewhere(&named, news, &mut progress)?;
+    Ok(settle::settle(&named, &named.command, vec![seen]))
 }
 
 /// Carries out a plan plain and under its wrap, `rounds` times each, interleaved so that a change of the machine in

@@ -54,6 +54,10 @@ pub(crate) struct Life {
 }
 
 impl Life {
+    pub(crate) fn new(timeline: Timeline) -> Life {
+        Life { timeline, status: None, reaction: Reaction::None, kept_alive: false, part_ended: None }
+    }
+
     pub(crate) fn at(&self, moment: Moment) -> Option<Duration> {
         self.timeline.at(moment)
     }
@@ -70,12 +74,20 @@ pub(crate) struct Replica {
     pub(crate) index: usize,
     pub(crate) port: u16,
     pub(crate) address: SocketAddr,
-    pid: i32,
-    family: RefCell<Family>,
+    name: String,
+    /// Its processes; none where it is on another machine.
+    local: Option<Local>,
     pub(crate) life: RefCell<Life>,
     tail: RefCell<VecDeque<String>>,
     exited: watch::Receiver<bool>,
     notices: mpsc::UnboundedSender<Progress>,
+}
+
+/// The processes of a replica on this machine.
+#[derive(Debug)]
+struct Local {
+    pid: i32,
+    family: RefCell<Family>,
 }
 
 /// What is needed to start replicas of one run.
@@ -114,15 +126,9 @@ impl Starter {
             index,
             port,
             address: SocketAddr::new(self.host, port),
-            pid,
-            family: RefCell::new(Family::new(pid, mark)),
-            life: RefCell::new(Life {
-                timeline,
-                status: None,
-                reaction: Reaction::None,
-                kept_alive: false,
-                part_ended: None,
-            }),
+            name: format!("r{index}"),
+            local: Some(Local { pid, family: RefCell::new(Family::new(pid, mark)) }),
+            life: RefCell::new(Life::new(timeline)),
             tail: RefCell::default(),
             exited,
             notices: self.notices.clone(),
@@ -204,8 +210,22 @@ async fn watch_exit(replica: Rc<Replica>, mut child: Child, clock: Clock, exited
 }
 
 impl Replica {
+    /// One that runs elsewhere: it is neither started nor ended here. Whoever says that it has exited holds the sender.
+    pub(crate) fn elsewhere(
+        index: usize,
+        name: String,
+        address: SocketAddr,
+        notices: mpsc::UnboundedSender<Progress>,
+    ) -> (Rc<Replica>, watch::Sender<bool>) {
+        let (sender, exited) = watch::channel(false);
+        let life = RefCell::new(Life::new(Timeline::default()));
+        let (local, tail) = (None, RefCell::default());
+        let port = address.port();
+        (Rc::new(Replica { index, port, address, name, local, life, tail, exited, notices }), sender)
+    }
+
     pub(crate) fn name(&self) -> String {
-        format!("r{}", self.index)
+        self.name.clone()
     }
 
     pub(crate) fn has_exited(&self) -> bool {
@@ -247,8 +267,9 @@ impl Replica {
         // The pid is ours until its exit has been collected.
         if !self.has_exited()
             && let Some(signal) = Signal::from_named_raw(number)
+            && let Some(local) = &self.local
         {
-            proc::signal(self.pid, signal);
+            proc::signal(local.pid, signal);
         }
     }
 
@@ -262,12 +283,17 @@ impl Replica {
 
     /// Remembers the processes below PID 1, while they can still be told.
     pub(crate) fn note_family(&self) {
-        self.family.borrow_mut().look();
+        self.others();
+    }
+
+    /// The processes below PID 1.
+    fn others(&self) -> Vec<i32> {
+        self.local.as_ref().map(|local| local.family.borrow_mut().look()).unwrap_or_default()
     }
 
     /// SIGKILL to the processes below PID 1 whose first argument is `word`; whether there was one.
     pub(crate) fn kill_child(&self, word: &str, now: Duration) -> bool {
-        let pids = self.family.borrow_mut().look();
+        let pids = self.others();
         let mut killed = false;
         for pid in pids.into_iter().filter(|pid| proc::first_argument_is(*pid, word)) {
             killed |= proc::signal(pid, Signal::KILL);
@@ -280,7 +306,7 @@ impl Replica {
 
     /// Returns how many there were.
     fn kill_others(&self) -> usize {
-        let others = self.family.borrow_mut().look();
+        let others = self.others();
         for pid in &others {
             proc::signal(*pid, Signal::KILL);
         }
