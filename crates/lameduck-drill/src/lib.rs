@@ -125,7 +125,11 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<DrillResul
 
 /// Sends a plan's load to replicas that somebody else runs, as long as there can be news of them. The plan's command, events
 /// and what concerns starting and stopping do not count.
-pub fn follow(plan: &Plan, news: live::Receiver, mut progress: impl FnMut(Progress)) -> Result<DrillResult, SetupError> {
+pub fn follow(
+    plan: &Plan,
+    news: live::Receiver,
+    mut progress: impl FnMut(Progress),
+) -> Result<DrillResult, SetupError> {
     let named = Plan { command: vec!["elsewhere".into()], events: Vec::new(), ..plan.clone() };
     named.check()?;
     let seen = run::observe_elsewhere(&named, news, &mut progress)?;

@@ -18,6 +18,7 @@ pub fn node(number: u8) -> anyhow::Result<()> {
     mounts(&own)?;
     network(number)?;
     configure(number, &own)?;
+    cgroups(&name)?;
     let mut containerd = Command::new("containerd");
     containerd.args(["--config", &format!("{own}/containerd.toml")]);
     let mut parts = vec![Part::start(&format!("{name}-containerd"), containerd)?];
@@ -62,6 +63,19 @@ fn mounts(own: &str) -> anyhow::Result<()> {
     run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
     run("mount", &["-t", "tmpfs", "tmpfs", "/var/log"])?;
     run("mount", &["--bind", &format!("{own}/lib"), "/var/lib"])?;
+    Ok(())
+}
+
+/// The cgroup that the kubelet puts its pods into, in every hierarchy.
+fn cgroups(name: &str) -> anyhow::Result<()> {
+    let top = Path::new("/sys/fs/cgroup");
+    let unified = top.join("cgroup.procs").exists();
+    let hierarchies =
+        fs::read_dir(top)?.flatten().map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists());
+    for hierarchy in if unified { vec![top.to_owned()] } else { hierarchies.collect() } {
+        let path = hierarchy.join(CGROUP).join(name);
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+    }
     Ok(())
 }
 
@@ -121,7 +135,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "authentication": { "anonymous": { "enabled": true }, "webhook": { "enabled": false } },
         "authorization": { "mode": "AlwaysAllow" },
-        "failCgroupV1": false, "cgroupDriver": "cgroupfs", "cgroupsPerQOS": false, "enforceNodeAllocatable": [],
+        "failCgroupV1": false, "cgroupDriver": "cgroupfs", "cgroupsPerQOS": true, "enforceNodeAllocatable": [],
         "cgroupRoot": format!("/{CGROUP}/n{number}"),
         "failSwapOn": false, "localStorageCapacityIsolation": false, "resolvConf": "",
         "evictionHard": { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },

@@ -144,6 +144,8 @@ fn control_plane() -> anyhow::Result<Vec<Part>> {
             format!("--kubeconfig={config}"),
             format!("--service-account-private-key-file={pki}/accounts.key"),
             format!("--root-ca-file={pki}/apiserver.crt"),
+            // Else it makes a folder in /usr.
+            format!("--flex-volume-plugin-dir={STATE}/flex"),
             "--leader-elect=false".into(),
             "--bind-address=127.0.0.1".into(),
         ],
