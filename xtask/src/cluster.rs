@@ -17,6 +17,7 @@ mod node;
 mod programs;
 mod room;
 pub mod test;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
