@@ -237,10 +237,11 @@ pub fn left() -> Vec<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let own = std::process::id().to_string();
     for process in processes.filter(|process| process.file_name() != own.as_str()) {
-        // A program of the cluster's has the folder in its arguments; a shim has containerd's namespace.
+        // They have its folder in their arguments; so have people's own kubectls.
         let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-        if arguments.contains(STATE) || arguments.contains("containerd-shim-runc-v2 -namespace k8s.io") {
+        let program = arguments.split(' ').next().unwrap_or_default();
+        if arguments.contains(STATE) && !program.ends_with("kubectl") {
             found.push(format!("process {}: {arguments}", process.file_name().to_string_lossy()));
         }
     }

@@ -52,6 +52,11 @@ pub enum News {
         /// As a container's: 128 and the signal where a signal ended it.
         code: i32,
     },
+    /// A line of the replicas' own output: what it says of requests is evidence.
+    Log {
+        /// The line.
+        line: String,
+    },
     /// Something that somebody did, to be shown on the timeline.
     Event {
         /// In words.
@@ -144,6 +149,7 @@ impl Known {
                 }
             }
             News::Status { name, code } => self.status(&name, code),
+            News::Log { line } => shared.log.borrow_mut().line(line.as_bytes(), now),
             News::Event { what } => {
                 shared.events.borrow_mut().push((now, what.clone()));
                 let _ = shared.notices.send(Progress::Event { at: now, event: what });

@@ -193,6 +193,15 @@ fn listed<T>(text: &str, one: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Res
     text.split(',').map(one).collect()
 }
 
+/// One drill under `lameduck run` with what is the default; what was lost.
+pub fn under_lameduck(kubectl: &Kubectl, server: &Server, event: Event) -> anyhow::Result<Vec<String>> {
+    let options = options(&["--rate".to_owned(), "100".to_owned()])?;
+    let (result, _) = one(kubectl, &options, server, event, true)?;
+    ensure!(result.losses.len() as u64 == result.tally.lost, "the books do not balance");
+    let lost = result.losses.iter().chain(&result.unknowns);
+    Ok(lost.map(|loss| format!("{} {} ({}: {})", loss.method, loss.path, loss.cause.id(), loss.grounds)).collect())
+}
+
 /// One Deployment from its start to its end; what became of each request, and how its pods ended.
 fn one(
     kubectl: &Kubectl,

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use lameduck_drill::servers::Server;
 use serde_json::json;
 
-use super::run;
+use super::{programs, run};
 use crate::{packages, slim};
 
 /// What holds a pod's namespaces.
@@ -21,7 +21,7 @@ pub const LAMEDUCK: &str = "/usr/local/bin/lameduck";
 /// Where a server's own files are.
 pub const APP: &str = "/app";
 /// The servers that there is an image of, by the ids of the drill's own table, where this machine has them.
-pub const SERVERS: [&str; 3] = ["node", "node-close", "gunicorn"];
+pub const SERVERS: [&str; 5] = ["node", "node-close", "gunicorn", "go", "nginx"];
 /// Files of packages that no server needs to run.
 const LEFT_OUT: [&str; 5] = ["/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/lintian", "/var"];
 
@@ -82,15 +82,19 @@ impl Image {
             packages: Vec::new(),
             files: vec![(LAMEDUCK.to_owned(), Source::File(slim.to_owned()))],
         };
+        // In a pod it is reached from outside.
+        let outside = |content: &str| content.replace("127.0.0.1", "0.0.0.0");
+        for (name, content) in server.files {
+            image.files.push((format!("{APP}/{name}"), Source::Text(outside(content))));
+        }
         for program in server.needs {
             match *program {
                 "gunicorn" => image.packages.push("gunicorn"),
+                // Its script uses tools.
+                "nginx" => image.packages.extend(["nginx", "coreutils", "sed"]),
+                "go" => image.files.push((format!("{APP}/service"), Source::File(go_build(server)?))),
                 program => image.programs.push(packages::find(program).context("just found")?),
             }
-        }
-        for (name, content) in server.files {
-            // In a pod it is reached from outside.
-            image.files.push((format!("{APP}/{name}"), Source::Text(content.replace("127.0.0.1", "0.0.0.0"))));
         }
         Ok(image)
     }
@@ -160,6 +164,19 @@ pub fn import(archives: &[&PathBuf]) -> anyhow::Result<()> {
         run("ctr", &["--namespace", "k8s.io", "images", "import", &archive.display().to_string()])?;
     }
     Ok(())
+}
+
+/// Builds a server of Go for any image, in the cache; returns the program.
+fn go_build(server: &Server) -> anyhow::Result<PathBuf> {
+    let folder = programs::cache()?.join(format!("server-{}", server.id));
+    fs::create_dir_all(&folder)?;
+    for (name, content) in server.files {
+        fs::write(folder.join(name), content.replace("127.0.0.1", "0.0.0.0"))?;
+    }
+    let words = server.build_command(&folder).context("nothing to build")?;
+    let status = Command::new(&words[0]).args(&words[1..]).env("CGO_ENABLED", "0").current_dir(&folder).status();
+    ensure!(status.context("go build")?.success(), "go build of {} failed", server.id);
+    Ok(folder.join("service"))
 }
 
 const fn architecture() -> &'static str {

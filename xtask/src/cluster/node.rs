@@ -75,6 +75,13 @@ fn cgroups(name: &str) -> anyhow::Result<()> {
     for hierarchy in if unified { vec![top.to_owned()] } else { hierarchies.collect() } {
         let path = hierarchy.join(CGROUP).join(name);
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        // In version 2 a cgroup has the controllers that the one above it hands down.
+        let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap_or_default();
+        for controller in controllers.split_whitespace() {
+            for above in [&hierarchy, &hierarchy.join(CGROUP)] {
+                let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
     }
     Ok(())
 }

@@ -107,7 +107,8 @@ fn fingerprint(module: &std::path::Path) -> anyhow::Result<String> {
     Ok(sum.chars().take(12).collect())
 }
 
-fn cache() -> anyhow::Result<PathBuf> {
+/// Where what was built is kept.
+pub fn cache() -> anyhow::Result<PathBuf> {
     let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")));
     Ok(home.context("neither XDG_CACHE_HOME nor HOME is set")?.join("lameduck/cluster"))

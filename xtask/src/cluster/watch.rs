@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -28,6 +29,9 @@ pub struct Watch {
 }
 
 struct Known {
+    kubectl: Kubectl,
+    /// Those that read pods' output.
+    logs: Mutex<Vec<Child>>,
     news: Sender,
     over: AtomicBool,
     pods: Mutex<BTreeMap<String, Pod>>,
@@ -45,7 +49,13 @@ struct Pod {
 impl Watch {
     /// Begins to tell `news` of the pods with the label `app=NAME` and of the Service with that name.
     pub fn begin(kubectl: &Kubectl, name: &str, news: Sender) -> anyhow::Result<Watch> {
-        let known = Arc::new(Known { news, over: AtomicBool::new(false), pods: Mutex::default() });
+        let known = Arc::new(Known {
+            kubectl: kubectl.clone(),
+            logs: Mutex::default(),
+            news,
+            over: AtomicBool::new(false),
+            pods: Mutex::default(),
+        });
         let mut watch = Watch { kubectls: Vec::new(), threads: Vec::new(), known };
         let of_pods = format!("--selector=app={name}");
         let of_slices = format!("--selector=kubernetes.io/service-name={name}");
@@ -73,7 +83,7 @@ impl Watch {
         self.kubectls.push(child);
         self.threads.push(thread::spawn(move || {
             let Some(output) = output else { return };
-            let events = serde_json::Deserializer::from_reader(std::io::BufReader::new(output)).into_iter::<Value>();
+            let events = serde_json::Deserializer::from_reader(BufReader::new(output)).into_iter::<Value>();
             events.map_while(Result::ok).for_each(|event| hear(&known, &event));
         }));
         Ok(())
@@ -103,10 +113,12 @@ impl Watch {
     /// Ends it: nobody tells anything any more.
     pub fn stop(mut self) {
         self.known.over.store(true, Ordering::Relaxed);
-        for kubectl in &mut self.kubectls {
+        let mut logs = self.known.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        for kubectl in self.kubectls.iter_mut().chain(logs.iter_mut()) {
             let _ = kubectl.kill();
             let _ = kubectl.wait();
         }
+        drop(logs);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -141,6 +153,7 @@ impl Known {
             && let Some(id) = container["containerID"].as_str().and_then(|id| id.split("//").last())
             && !self.change(&name, |pod| pod.followed = true).followed
         {
+            self.follow_log(&name);
             let (known, name, id) = (Arc::clone(self), name.clone(), id.to_owned());
             thread::spawn(move || known.follow_exit(name, &id));
         }
@@ -158,6 +171,20 @@ impl Known {
         if !self.change(&name, |pod| pod.exited = true).exited {
             self.news.tell(News::Exited { name });
         }
+    }
+
+    /// What a pod writes, line by line, as long as it writes.
+    fn follow_log(self: &Arc<Self>, name: &str) {
+        let Ok(mut child) = self.kubectl.follow(&["logs", "--follow", name]) else { return };
+        let output = child.stdout.take();
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        let news = self.news.clone();
+        thread::spawn(move || {
+            let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok);
+            lines.for_each(|line| {
+                news.tell(News::Log { line });
+            });
+        });
     }
 
     /// The API says to the second when a container ended, and says it late. Its first process is on this machine: the kernel
