@@ -123,8 +123,8 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<DrillResul
     Ok(settle::settle(plan, &plan.command, vec![seen]))
 }
 
-/// Sends a plan's load to replicas that somebody else runs, as long as there can be news of them. The plan's command, events
-/// and what concerns starting and stopping do not count.
+/// Sends a plan's load to replicas that somebody else runs, from when as many as planned are routed to until it is told that it
+/// is enough. The plan's command, events, duration and what else concerns starting and stopping do not count.
 pub fn follow(
     plan: &Plan,
     news: live::Receiver,

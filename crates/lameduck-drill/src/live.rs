@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lameduck_core::judge::SLACK;
 use lameduck_core::timeline::Moment;
 use tokio::sync::{mpsc, watch};
 
@@ -52,11 +53,15 @@ pub enum News {
         /// As a container's: 128 and the signal where a signal ended it.
         code: i32,
     },
-    /// A line of the replicas' own output: what it says of requests is evidence.
+    /// A line of a replica's own output: what it says of requests is evidence.
     Log {
+        /// Whose.
+        name: String,
         /// The line.
         line: String,
     },
+    /// No more load. What is still heard after it counts as before.
+    Enough,
     /// Something that somebody did, to be shown on the timeline.
     Event {
         /// In words.
@@ -64,7 +69,7 @@ pub enum News {
     },
 }
 
-/// Tells the load what is new. The load ends once nobody can tell it anything.
+/// Tells the load what is new. All ends once nobody can tell anything any more.
 #[derive(Debug, Clone)]
 pub struct Sender(mpsc::Sender<News>);
 
@@ -112,13 +117,18 @@ pub(crate) async fn whole(shared: &Rc<Shared>, mut news: Receiver) -> Result<Dur
     let load = Load::new(Rc::clone(shared), load_began);
     let listening = async {
         while let Some(piece) = news.0.recv().await {
-            known.hear(piece);
+            match piece {
+                News::Enough => load.stop(),
+                piece => known.hear(piece),
+            }
         }
-        shared.clock.until((load_began + shared.plan.duration).max(shared.clock.now() + shared.plan.tail)).await;
         load.stop();
     };
-    tokio::join!(listening, load.run());
-    load.finish().await;
+    let sending = async {
+        load.run().await;
+        load.finish().await;
+    };
+    tokio::join!(listening, sending);
     Ok(load_began)
 }
 
@@ -149,7 +159,8 @@ impl Known {
                 }
             }
             News::Status { name, code } => self.status(&name, code),
-            News::Log { line } => shared.log.borrow_mut().line(line.as_bytes(), now),
+            News::Log { name: _, line } => shared.log.borrow_mut().line(line.as_bytes(), now),
+            News::Enough => {}
             News::Event { what } => {
                 shared.events.borrow_mut().push((now, what.clone()));
                 let _ = shared.notices.send(Progress::Event { at: now, event: what });
@@ -167,6 +178,7 @@ impl Known {
         }
         let index = self.shared.router.borrow_mut().add();
         let (replica, exited) = Replica::elsewhere(index, name.clone(), address, self.shared.notices.clone());
+        replica.life.borrow_mut().told_late = SLACK;
         self.shared.fleet.borrow_mut().replicas.push(Rc::clone(&replica));
         replica.record(now, Moment::Ready);
         self.shared.router.borrow_mut().route(index);

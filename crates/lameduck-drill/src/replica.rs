@@ -51,11 +51,20 @@ pub(crate) struct Life {
     pub(crate) kept_alive: bool,
     /// When one of its processes was killed by an event, the last time.
     pub(crate) part_ended: Option<Duration>,
+    /// How late the stop signal may have become known here.
+    pub(crate) told_late: Duration,
 }
 
 impl Life {
     pub(crate) fn new(timeline: Timeline) -> Life {
-        Life { timeline, status: None, reaction: Reaction::None, kept_alive: false, part_ended: None }
+        Life {
+            timeline,
+            status: None,
+            reaction: Reaction::None,
+            kept_alive: false,
+            part_ended: None,
+            told_late: Duration::ZERO,
+        }
     }
 
     pub(crate) fn at(&self, moment: Moment) -> Option<Duration> {

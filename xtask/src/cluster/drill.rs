@@ -1,14 +1,15 @@
 //! `cargo xtask cluster drill`: real servers in Deployments of three, through what ends pods, under a load that follows EndpointSlices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use lameduck_core::duration::show;
 use lameduck_drill::profile::Profile;
 use lameduck_drill::servers::Server;
 use lameduck_drill::{DrillResult, Plan, Progress, live};
@@ -122,22 +123,33 @@ const fn mode(wrapped: bool) -> &'static str {
     if wrapped { "lameduck" } else { "plain" }
 }
 
+/// What one drill showed.
+struct Run {
+    server: Server,
+    event: Event,
+    wrapped: bool,
+    lag: Duration,
+    result: DrillResult,
+    /// With what the pods that ended did end.
+    statuses: Vec<i64>,
+}
+
 /// The task: every server, event and mode, so many runs of each. Fails where a request was lost under `lameduck run`.
 pub fn drill(args: &[String]) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
     let kubectl = Kubectl::new()?;
     let mut clean = true;
-    println!("| server | event | mode | sent | lost | causes | unrouted | stop, s | exit |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("| server | event | lag | mode | sent | lost | causes | unrouted | stop, at most | exit |");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for server in &options.servers {
         for event in &options.events {
             for wrapped in &options.modes {
                 for _ in 0..options.runs {
-                    let (result, statuses) = one(&kubectl, &options, server, *event, *wrapped)?;
-                    println!("{}", row(server, *event, *wrapped, &result, &statuses));
-                    clean &= !wrapped || result.exit_code() == 0;
+                    let run = one(&kubectl, &options, server, *event, *wrapped)?;
+                    println!("{}", run.row());
+                    clean &= !wrapped || run.result.exit_code() == 0;
                     if let Some(path) = &options.json {
-                        keep(path, server, *event, *wrapped, &result, &statuses)?;
+                        run.keep(path)?;
                     }
                 }
             }
@@ -196,25 +208,20 @@ fn listed<T>(text: &str, one: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Res
 /// One drill under `lameduck run` with what is the default; what was lost.
 pub fn under_lameduck(kubectl: &Kubectl, server: &Server, event: Event) -> anyhow::Result<Vec<String>> {
     let options = options(&["--rate".to_owned(), "100".to_owned()])?;
-    let (result, _) = one(kubectl, &options, server, event, true)?;
+    let Run { result, .. } = one(kubectl, &options, server, event, true)?;
     ensure!(result.losses.len() as u64 == result.tally.lost, "the books do not balance");
     let lost = result.losses.iter().chain(&result.unknowns);
     Ok(lost.map(|loss| format!("{} {} ({}: {})", loss.method, loss.path, loss.cause.id(), loss.grounds)).collect())
 }
 
 /// One Deployment from its start to its end; what became of each request, and how its pods ended.
-fn one(
-    kubectl: &Kubectl,
-    options: &Options,
-    server: &Server,
-    event: Event,
-    wrapped: bool,
-) -> anyhow::Result<(DrillResult, Vec<i64>)> {
+fn one(kubectl: &Kubectl, options: &Options, server: &Server, event: Event, wrapped: bool) -> anyhow::Result<Run> {
     let name = format!("{}-{}", server.id, mode(wrapped));
     begin(kubectl, server, wrapped, &name, REPLICAS)?;
     let result = under_load(kubectl, options, server, event, &name);
     end(kubectl, &name)?;
-    result.with_context(|| format!("{name}, {}", event.id()))
+    let (result, statuses) = result.with_context(|| format!("{name}, {}", event.id()))?;
+    Ok(Run { server: *server, event, wrapped, lag: options.lag, result, statuses })
 }
 
 /// Makes the Deployment and its Service, and waits until all is ready.
@@ -293,7 +300,6 @@ fn under_load(
         lag: options.lag,
         grace: GRACE,
         mix: mix.iter().map(|line| line.parse()).collect::<Result<_, _>>().context("the mix")?,
-        duration: AROUND,
         ..Plan::default()
     };
     let (sender, receiver) = live::channel();
@@ -303,6 +309,8 @@ fn under_load(
     // The load ends with the watch.
     let director = thread::spawn(move || {
         let done = direct(&kubectl, &watch, event, &name, &begins);
+        watch.enough();
+        thread::sleep(AROUND);
         let statuses = watch.statuses();
         watch.stop();
         done.map(|()| statuses)
@@ -351,43 +359,43 @@ fn causes(result: &DrillResult) -> BTreeMap<String, u64> {
     causes
 }
 
-fn row(server: &Server, event: Event, wrapped: bool, result: &DrillResult, statuses: &[i64]) -> String {
-    let causes: Vec<String> = causes(result).iter().map(|(cause, count)| format!("{count} {cause}")).collect();
-    let stop = result.term_to_exit_s.max.map_or_else(String::new, |longest| format!("{longest:.1}"));
-    let mut statuses: Vec<String> = statuses.iter().map(ToString::to_string).collect();
-    statuses.sort();
-    statuses.dedup();
-    format!(
-        "| {} | {} | {} | {} | {} | {} | {} | {stop} | {} |",
-        server.title,
-        event.id(),
-        mode(wrapped),
-        result.tally.sent,
-        result.tally.lost + result.tally.unknown,
-        causes.join(", "),
-        result.unrouted,
-        statuses.join(", "),
-    )
-}
+impl Run {
+    /// A row of the table.
+    fn row(&self) -> String {
+        let Run { result, .. } = self;
+        let causes: Vec<String> = causes(result).iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+        let stop = result.term_to_exit_s.max.map_or_else(String::new, |longest| format!("{longest:.1} s"));
+        let statuses: BTreeSet<String> = self.statuses.iter().map(ToString::to_string).collect();
+        let cells = [
+            self.server.title.to_owned(),
+            self.event.id().to_owned(),
+            show(self.lag),
+            mode(self.wrapped).to_owned(),
+            result.tally.sent.to_string(),
+            (result.tally.lost + result.tally.unknown).to_string(),
+            causes.join(", "),
+            result.unrouted.to_string(),
+            stop,
+            statuses.into_iter().collect::<Vec<_>>().join(", "),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
 
-/// Adds a run to a file.
-fn keep(
-    path: &PathBuf,
-    server: &Server,
-    event: Event,
-    wrapped: bool,
-    result: &DrillResult,
-    statuses: &[i64],
-) -> anyhow::Result<()> {
-    let empty = || json!({ "schema": SCHEMA, "runs": [] });
-    let mut all: Value = fs::read(path).ok().map_or_else(|| Ok(empty()), |text| serde_json::from_slice(&text))?;
-    let run = json!({
-        "server": server.id, "event": event.id(), "mode": mode(wrapped), "rate": result.plan.rate,
-        "sent": result.tally.sent, "lost": result.tally.lost, "unknown": result.tally.unknown, "unrouted": result.unrouted,
-        "causes": causes(result), "term_to_exit_s": result.term_to_exit_s.all, "statuses": statuses, "losses": result.losses,
-    });
-    all["runs"].as_array_mut().context("runs")?.push(run);
-    fs::write(path, all.to_string()).with_context(|| path.display().to_string())
+    /// Adds it to a file.
+    fn keep(&self, path: &Path) -> anyhow::Result<()> {
+        let empty = || json!({ "schema": SCHEMA, "runs": [] });
+        let mut all: Value = fs::read(path).ok().map_or_else(|| Ok(empty()), |text| serde_json::from_slice(&text))?;
+        let result = &self.result;
+        let run = json!({
+            "server": self.server.id, "event": self.event.id(), "mode": mode(self.wrapped), "lag_s": self.lag.as_secs_f64(),
+            "rate": result.plan.rate, "profile": result.plan.profile, "sent": result.tally.sent, "lost": result.tally.lost,
+            "unknown": result.tally.unknown, "unrouted": result.unrouted, "causes": causes(result),
+            "server_log": result.server_log, "term_to_exit_s": result.term_to_exit_s.all, "statuses": self.statuses,
+            "losses": result.losses,
+        });
+        all["runs"].as_array_mut().context("runs")?.push(run);
+        fs::write(path, all.to_string()).with_context(|| path.display().to_string())
+    }
 }
 
 #[cfg(test)]

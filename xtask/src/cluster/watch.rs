@@ -94,6 +94,11 @@ impl Watch {
         self.known.news.tell(News::Event { what: what.to_owned() });
     }
 
+    /// Ends the load; what is still written of it is heard.
+    pub fn enough(&self) {
+        self.known.news.tell(News::Enough);
+    }
+
     /// How many pods were told to stop.
     pub fn stopping(&self) -> usize {
         self.known.count(|pod| pod.stopping)
@@ -178,11 +183,11 @@ impl Known {
         let Ok(mut child) = self.kubectl.follow(&["logs", "--follow", name]) else { return };
         let output = child.stdout.take();
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(child);
-        let news = self.news.clone();
+        let (news, name) = (self.news.clone(), name.to_owned());
         thread::spawn(move || {
             let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok);
             lines.for_each(|line| {
-                news.tell(News::Log { line });
+                news.tell(News::Log { name: name.clone(), line });
             });
         });
     }
