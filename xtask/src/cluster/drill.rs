@@ -233,22 +233,11 @@ pub fn begin(kubectl: &Kubectl, server: &Server, wrapped: bool, name: &str, repl
 
 /// Takes all of it away, and makes every node take pods again.
 pub fn end(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
-    kubectl.run(&[
-        "delete",
-        "service,deployment",
-        name,
-        "--cascade=foreground",
-        "--grace-period=0",
-        "--timeout=90s",
-    ])?;
-    kubectl.run(&[
-        "delete",
-        "pods",
-        &format!("--selector=app={name}"),
-        "--grace-period=0",
-        "--force",
-        "--timeout=60s",
-    ])?;
+    let selector = format!("--selector=app={name}");
+    // Their owners go without them: else they would have their whole grace.
+    kubectl.run(&["delete", "service,deployment", name, "--cascade=orphan", "--timeout=30s"])?;
+    kubectl.run(&["delete", "replicasets", &selector, "--cascade=orphan", "--timeout=30s"])?;
+    kubectl.run(&["delete", "pods", &selector, "--grace-period=1", "--timeout=60s"])?;
     for node in 1..=super::NODES {
         kubectl.run(&["uncordon", &format!("n{node}")])?;
     }
