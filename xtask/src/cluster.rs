@@ -159,6 +159,8 @@ fn start(programs: &Path, images: &[image::Image]) -> anyhow::Result<()> {
 fn lifetime(pid: u32) -> anyhow::Result<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, after) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+    // One that only waits to be collected, perhaps by us, has ended.
+    ensure!(!after.trim_start().starts_with(['Z', 'X']), "{pid} has ended");
     Ok(format!("{pid} {}", after.split_whitespace().nth(19).context("/proc/PID/stat: the start time")?))
 }
 

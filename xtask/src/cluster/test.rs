@@ -145,9 +145,15 @@ fn slices_name_the_pods(kubectl: &Kubectl) -> anyhow::Result<()> {
 fn service_is_reached(kubectl: &Kubectl) -> anyhow::Result<()> {
     let service = kubectl.get(&["service", NAME])?;
     let address = service["spec"]["clusterIP"].as_str().context("clusterIP")?.parse()?;
+    let address = SocketAddr::new(address, 80);
+    // kube-proxy hears of a Service later than kubectl does. A connection that came before it is in nobody's rules, and stays so.
+    let began = Instant::now();
+    while let Err(error) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        ensure!(began.elapsed() < UP_TAKES, "{address}: {error}");
+    }
     let ids: Vec<String> = (0..20).map(|n| format!("through-kube-proxy-{n}.")).collect();
     for id in &ids {
-        let answer = ask(SocketAddr::new(address, 80), id)?;
+        let answer = ask(address, id)?;
         ensure!(answer.starts_with("HTTP/1.1 200 "), "{address} answered {answer:?}");
     }
     // Whoever answered: the pods say that it was they.
