@@ -20,6 +20,7 @@ pub mod test;
 mod watch;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -64,7 +65,10 @@ cargo xtask cluster up|status|down|drill
 pub fn cluster(args: &[String]) -> anyhow::Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["up"] => up()?,
+        ["up"] => {
+            let took = up()?;
+            println!("up in {:.1} s\n{}", took.as_secs_f64(), Kubectl::new()?.how());
+        }
         ["down"] => {
             down()?;
             println!("down; nothing is left");
@@ -82,12 +86,12 @@ pub fn cluster(args: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the cluster, unless it is up. Where it does not come up nothing is left of it either.
-pub fn up() -> anyhow::Result<()> {
+/// Starts the cluster, unless it is up; how long it took, once all was built. Where it does not come up nothing is left of it
+/// either.
+pub fn up() -> anyhow::Result<Duration> {
     ensure!(rustix::process::geteuid().is_root(), "cluster up needs root: it creates namespaces, bridges and cgroups");
     if is_up() {
-        println!("it is up already");
-        return Ok(println!("{}", Kubectl::new()?.how()));
+        return Ok(Duration::ZERO);
     }
     programs::provide()?;
     let programs = programs::build()?;
@@ -101,9 +105,7 @@ pub fn up() -> anyhow::Result<()> {
         down().context(format!("after: {error:#}"))?;
         return Err(error.context(logs));
     }
-    println!("up in {:.1} s", began.elapsed().as_secs_f64());
-    println!("{}", Kubectl::new()?.how());
-    Ok(())
+    Ok(began.elapsed())
 }
 
 fn start(programs: &Path, images: &[image::Image]) -> anyhow::Result<()> {
@@ -111,6 +113,8 @@ fn start(programs: &Path, images: &[image::Image]) -> anyhow::Result<()> {
     for folder in ["log", "pki", "images"] {
         fs::create_dir_all(state.join(folder)).with_context(|| format!("{STATE}/{folder}"))?;
     }
+    // The key to everything is in it.
+    fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
     std::os::unix::fs::symlink(programs, state.join("bin")).context("the programs")?;
     fs::write(state.join("sysctls"), sysctls()).context("sysctls")?;
     for image in images {

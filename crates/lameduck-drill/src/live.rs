@@ -24,7 +24,7 @@ const MOST_NEWS: usize = 100_000;
 /// What is heard of a replica. Its name is its own for good: a successor has another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// Routing sends to it from now on.
+    /// Routing sends to it from now on. Heard again, it changes nothing: one that routing left is not come back to.
     Routed {
         /// Which.
         name: String,

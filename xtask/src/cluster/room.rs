@@ -12,9 +12,6 @@ use anyhow::{Context, ensure};
 
 use super::{Kubectl, NODES, POLL, STATE, UP_TAKES, net, run};
 
-/// Who may do anything, by the API server's list of tokens. It is reached from this machine only.
-const TOKEN: &str = "of-a-cluster-that-is-gone-tomorrow";
-
 /// A program of the cluster's that goes on.
 pub struct Part {
     name: String,
@@ -100,10 +97,13 @@ fn lay_network() -> anyhow::Result<()> {
 
 fn control_plane() -> anyhow::Result<Vec<Part>> {
     let config = format!("{STATE}/kubeconfig");
-    fs::write(&config, kubeconfig())?;
+    // Whoever has it may do anything.
+    let token = fs::read_to_string("/proc/sys/kernel/random/uuid").context("a token")?;
+    let token = token.trim();
+    fs::write(&config, kubeconfig(token))?;
     let pki = format!("{STATE}/pki");
     run("openssl", &["genrsa", "-out", &format!("{pki}/accounts.key"), "2048"])?;
-    fs::write(format!("{pki}/tokens.csv"), format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
+    fs::write(format!("{pki}/tokens.csv"), format!("{token},admin,admin,\"system:masters\"\n"))?;
     let mut parts = vec![Part::built(
         "etcd",
         "etcd",
@@ -156,7 +156,7 @@ fn control_plane() -> anyhow::Result<Vec<Part>> {
     Ok(parts)
 }
 
-fn kubeconfig() -> String {
+fn kubeconfig(token: &str) -> String {
     // The certificate is the API server's own, which holds its authority too.
     serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lameduck",
@@ -164,7 +164,7 @@ fn kubeconfig() -> String {
             "server": format!("https://{}:6443", net::ROOM),
             "certificate-authority": format!("{STATE}/pki/apiserver.crt"),
         }}],
-        "users": [{ "name": "admin", "user": { "token": TOKEN } }],
+        "users": [{ "name": "admin", "user": { "token": token } }],
         "contexts": [{ "name": "lameduck", "context": { "cluster": "lameduck", "user": "admin" } }],
     })
     .to_string()

@@ -38,9 +38,7 @@ pub fn test() -> anyhow::Result<ExitCode> {
     programs::provide()?;
     programs::build()?;
     let before = machine();
-    let began = Instant::now();
-    super::up()?;
-    let took = began.elapsed();
+    let took = super::up()?;
     let mut results = vec![("it_is_up_in_a_minute", in_time(took))];
     match Kubectl::new().and_then(|kubectl| started(&kubectl).map(|()| kubectl)) {
         Ok(kubectl) => results.extend(TESTS.map(|(name, test)| (name, test(&kubectl)))),
