@@ -227,8 +227,12 @@ fn of_packages(names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
         if !known.insert(name.clone()) {
             continue;
         }
-        // What is not installed is a virtual package, or one of several that would do.
-        let Ok(listed) = run("dpkg-query", &["--listfiles", &name]) else { continue };
+        let listed = match run("dpkg-query", &["--listfiles", &name]) {
+            Ok(listed) => listed,
+            Err(error) if names.contains(&name.as_str()) => return Err(error),
+            // What is not installed is a virtual package, or one of several that would do.
+            Err(_) => continue,
+        };
         let wanted = |path: &&str| path.starts_with('/') && !LEFT_OUT.iter().any(|folder| path.starts_with(folder));
         let paths = listed.lines().filter(wanted).map(Path::new);
         files.extend(paths.filter(|path| path.symlink_metadata().is_ok_and(|meta| !meta.is_dir())).filter_map(placed));

@@ -54,7 +54,7 @@ pub fn node(number: u8) -> anyhow::Result<()> {
             "--conntrack-tcp-timeout-close-wait=0".into(),
         ],
     )?);
-    collect(parts)
+    collect(&parts)
 }
 
 /// What containers' programs write at fixed places is the node's own.

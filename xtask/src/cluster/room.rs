@@ -60,7 +60,7 @@ pub fn room() -> anyhow::Result<()> {
     wait_for("the nodes", || Ok(ready_nodes(&kubectl) == usize::from(NODES)))?;
     wait_for("the images", || Ok((1..=NODES).all(|node| Path::new(&format!("{STATE}/n{node}/images")).exists())))?;
     publish("ready", "")?;
-    collect(parts)
+    collect(&parts)
 }
 
 /// A file that is there only when it is whole.
@@ -180,7 +180,7 @@ fn ready_nodes(kubectl: &Kubectl) -> usize {
 }
 
 /// Collects what ends: orphans, and, which is written down, a part that nobody ended.
-pub fn collect(parts: Vec<Part>) -> anyhow::Result<()> {
+pub fn collect(parts: &[Part]) -> anyhow::Result<()> {
     let pids: Vec<(u32, String)> = parts.iter().map(|part| (part.child.id(), part.name.clone())).collect();
     loop {
         match rustix::process::wait(rustix::process::WaitOptions::empty()) {
