@@ -98,7 +98,7 @@ struct Known {
 
 /// The run from start to end; returns when the load began.
 pub(crate) async fn whole(shared: &Rc<Shared>, mut news: Receiver) -> Result<Duration, SetupError> {
-    let (wanted, waited) = (shared.plan.replicas, shared.plan.ready_timeout);
+    let (wanted, patience) = (shared.plan.replicas, shared.plan.ready_timeout);
     let mut known = Known { shared: Rc::clone(shared), by_name: HashMap::new() };
     let enough = async {
         while shared.serving().len() < wanted
@@ -107,10 +107,10 @@ pub(crate) async fn whole(shared: &Rc<Shared>, mut news: Receiver) -> Result<Dur
             known.hear(piece);
         }
     };
-    let _ = tokio::time::timeout(waited, enough).await;
+    let _ = tokio::time::timeout(patience, enough).await;
     let found = shared.serving().len();
     if found < wanted {
-        return Err(SetupError::NotRouted { found, wanted, waited });
+        return Err(SetupError::NotRouted { found, wanted, waited: patience });
     }
     let load_began = shared.clock.now();
     let _ = shared.notices.send(Progress::LoadBegan { at: load_began });
