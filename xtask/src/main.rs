@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|drills|matrix|probe|soak|truth`.
+//! The project's own tasks: `cargo xtask test|slim|bench|cluster|drills|matrix|probe|soak|truth`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -10,6 +10,7 @@ mod bench;
 mod bench_check;
 mod bench_simulate;
 mod built;
+mod cluster;
 mod drills;
 mod matrix;
 mod packages;
@@ -25,6 +26,9 @@ const HELP: &str = "\
 cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
+  test --cluster             The tests on a real Kubernetes of their own, which is built once. Root.
+  cluster up|status|down|drill
+                             That Kubernetes, to work with.
   slim                       The static build for images: prints its path and its size.
   bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check, explain,
                              simulate.
@@ -60,7 +64,9 @@ fn run() -> anyhow::Result<ExitCode> {
     let task = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     match task.as_str() {
+        "test" if rest == ["--cluster"] => cluster::test::test(),
         "test" => test::test(),
+        "cluster" => cluster::cluster(&rest),
         "slim" => slim::slim().map(|path| {
             println!("{}", path.display());
             ExitCode::SUCCESS

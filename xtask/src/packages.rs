@@ -38,24 +38,29 @@ pub fn provide() {
         return;
     }
     if rustix::process::geteuid().is_root() && find("apt-get").is_some() {
-        let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-        packages.sort_unstable();
-        packages.dedup();
-        println!("installing {}", packages.join(" "));
-        let apt = |args: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
-            command.status().is_ok_and(|status| status.success())
-        };
-        let install: Vec<&str> =
-            ["install", "-y", "-qq", "--no-install-recommends"].into_iter().chain(packages).collect();
-        if !(apt(&["update", "-qq"]) && apt(&install)) {
-            eprintln!("xtask: apt-get failed; going on with what is there");
-        }
+        let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+        install(&packages);
         missing.retain(|need| find(need.program).is_none());
     }
     for need in missing {
         println!("MISSING {}: tests that need it are skipped; Debian has it in {}", need.program, need.package);
+    }
+}
+
+/// Installs Debian's packages; where that fails it says so.
+pub fn install(packages: &[&str]) {
+    let mut packages = packages.to_vec();
+    packages.sort_unstable();
+    packages.dedup();
+    println!("installing {}", packages.join(" "));
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let install: Vec<&str> = ["install", "-y", "-qq", "--no-install-recommends"].into_iter().chain(packages).collect();
+    if !(apt(&["update", "-qq"]) && apt(&install)) {
+        eprintln!("xtask: apt-get failed; going on with what is there");
     }
 }
 

@@ -140,7 +140,7 @@ async fn remove_after_lag(shared: Rc<Shared>, replica: Rc<Replica>) {
 }
 
 /// Routing hears that a replica is gone, once.
-fn remove(shared: &Shared, replica: &Replica) {
+pub(crate) fn remove(shared: &Shared, replica: &Replica) {
     if replica.life.borrow().at(Moment::EndpointRemoved).is_some() {
         return;
     }
@@ -163,7 +163,7 @@ fn remove(shared: &Shared, replica: &Replica) {
 }
 
 /// Whether the replica closed idle connections that nobody has looked at since.
-fn look_at_idle(shared: &Shared, replica: &Replica) {
+pub(crate) fn look_at_idle(shared: &Shared, replica: &Replica) {
     let now = shared.clock.now();
     for pooled in shared.router.borrow().idle_at(replica.index) {
         note_idle(replica, idle_state(&pooled.connection.stream), now.saturating_sub(pooled.idle_since));

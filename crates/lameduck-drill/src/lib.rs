@@ -11,6 +11,7 @@ pub mod demo;
 mod events;
 mod evidence;
 mod links;
+pub mod live;
 mod load;
 pub mod mix;
 pub mod naive;
@@ -87,6 +88,16 @@ pub enum SetupError {
         /// The word.
         word: String,
     },
+    /// Nothing was routed to, so there was nothing to send the load to.
+    #[error("only {found} of {wanted} replicas were routed to within {}", show(*waited))]
+    NotRouted {
+        /// How many were.
+        found: usize,
+        /// How many were to be.
+        wanted: usize,
+        /// How long they were waited for.
+        waited: Duration,
+    },
     /// No port is free.
     #[error("no free port among the 1000 tried from --port-base on")]
     NoFreePort,
@@ -112,6 +123,19 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<DrillResul
     progress(Progress::Began { wrapped: false, round: 1, rounds: 1 });
     let seen = run::observe(plan, plan.command.clone(), None, &mut progress)?;
     Ok(settle::settle(plan, &plan.command, vec![seen]))
+}
+
+/// Sends a plan's load to replicas that somebody else runs, from when as many as planned are routed to until it is told that it
+/// is enough. The plan's command, events, duration and what else concerns starting and stopping do not count.
+pub fn follow(
+    plan: &Plan,
+    news: live::Receiver,
+    mut progress: impl FnMut(Progress),
+) -> Result<DrillResult, SetupError> {
+    let named = Plan { command: vec!["elsewhere".into()], events: Vec::new(), ..plan.clone() };
+    named.check()?;
+    let seen = run::observe_elsewhere(&named, news, &mut progress)?;
+    Ok(settle::settle(&named, &named.command, vec![seen]))
 }
 
 /// Carries out a plan plain and under its wrap, `rounds` times each, interleaved so that a change of the machine in

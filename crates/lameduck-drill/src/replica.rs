@@ -53,9 +53,23 @@ pub(crate) struct Life {
     pub(crate) part_ended: Option<Duration>,
     /// Whether its address no longer answered after its end, not even by a refusal. Only asked where a proxy stands between.
     pub(crate) unreachable: bool,
+    /// How late the stop signal may have become known here.
+    pub(crate) told_late: Duration,
 }
 
 impl Life {
+    pub(crate) fn new(timeline: Timeline) -> Life {
+        Life {
+            timeline,
+            status: None,
+            reaction: Reaction::None,
+            kept_alive: false,
+            part_ended: None,
+            unreachable: false,
+            told_late: Duration::ZERO,
+        }
+    }
+
     pub(crate) fn at(&self, moment: Moment) -> Option<Duration> {
         self.timeline.at(moment)
     }
@@ -74,12 +88,20 @@ pub(crate) struct Replica {
     pub(crate) address: SocketAddr,
     /// Whether its command holds a pod, with a network of its own.
     pub(crate) in_pod: bool,
-    pid: i32,
-    family: RefCell<Family>,
+    name: String,
+    /// Its processes; none where it is on another machine.
+    local: Option<Local>,
     pub(crate) life: RefCell<Life>,
     tail: RefCell<VecDeque<String>>,
     exited: watch::Receiver<bool>,
     notices: mpsc::UnboundedSender<Progress>,
+}
+
+/// The processes of a replica on this machine.
+#[derive(Debug)]
+struct Local {
+    pid: i32,
+    family: RefCell<Family>,
 }
 
 /// What is needed to start replicas of one run.
@@ -119,16 +141,9 @@ impl Starter {
             port: address.port(),
             address,
             in_pod: self.in_pods,
-            pid,
-            family: RefCell::new(Family::new(pid, mark)),
-            life: RefCell::new(Life {
-                timeline,
-                status: None,
-                reaction: Reaction::None,
-                kept_alive: false,
-                part_ended: None,
-                unreachable: false,
-            }),
+            name: format!("r{index}"),
+            local: Some(Local { pid, family: RefCell::new(Family::new(pid, mark)) }),
+            life: RefCell::new(Life::new(timeline)),
             tail: RefCell::default(),
             exited,
             notices: self.notices.clone(),
@@ -210,8 +225,22 @@ async fn watch_exit(replica: Rc<Replica>, mut child: Child, clock: Clock, exited
 }
 
 impl Replica {
+    /// One that runs elsewhere: it is neither started nor ended here. Whoever says that it has exited holds the sender.
+    pub(crate) fn elsewhere(
+        index: usize,
+        name: String,
+        address: SocketAddr,
+        notices: mpsc::UnboundedSender<Progress>,
+    ) -> (Rc<Replica>, watch::Sender<bool>) {
+        let (sender, exited) = watch::channel(false);
+        let life = RefCell::new(Life::new(Timeline::default()));
+        let (local, tail) = (None, RefCell::default());
+        let port = address.port();
+        (Rc::new(Replica { index, port, address, in_pod: false, name, local, life, tail, exited, notices }), sender)
+    }
+
     pub(crate) fn name(&self) -> String {
-        format!("r{}", self.index)
+        self.name.clone()
     }
 
     pub(crate) fn has_exited(&self) -> bool {
@@ -254,8 +283,9 @@ impl Replica {
         // The pid is ours until its exit has been collected.
         if !self.has_exited()
             && let Some(signal) = Signal::from_named_raw(number)
+            && let Some(local) = &self.local
         {
-            proc::signal(self.pid, signal);
+            proc::signal(local.pid, signal);
         }
     }
 
@@ -278,12 +308,17 @@ impl Replica {
 
     /// Remembers the processes below PID 1, while they can still be told.
     pub(crate) fn note_family(&self) {
-        self.family.borrow_mut().look();
+        self.others();
+    }
+
+    /// The processes below PID 1.
+    fn others(&self) -> Vec<i32> {
+        self.local.as_ref().map(|local| local.family.borrow_mut().look()).unwrap_or_default()
     }
 
     /// SIGKILL to the processes below PID 1 whose first argument is `word`; whether there was one.
     pub(crate) fn kill_child(&self, word: &str, now: Duration) -> bool {
-        let pids = self.family.borrow_mut().look();
+        let pids = self.others();
         let mut killed = false;
         for pid in pids.into_iter().filter(|pid| proc::first_argument_is(*pid, word)) {
             killed |= proc::signal(pid, Signal::KILL);
@@ -296,17 +331,22 @@ impl Replica {
 
     /// Returns how many there were.
     fn kill_others(&self) -> usize {
-        let others = self.family.borrow_mut().look();
+        let others = self.others();
         for pid in &others {
             proc::signal(*pid, Signal::KILL);
         }
         others.len()
     }
 
+    /// Whether its processes listen, where that can be seen.
+    fn listens(&self) -> Option<bool> {
+        self.local.as_ref().and_then(|local| proc::listens(local.pid, self.port))
+    }
+
     /// Notes that the listener is closed, if it is.
     pub(crate) fn look_at_listener(&self, now: Duration) -> bool {
         let gone = if self.in_pod {
-            proc::listens(self.pid, self.port) == Some(false)
+            self.listens() == Some(false)
         } else {
             proc::listener_is_gone(self.address)
         };
@@ -318,7 +358,7 @@ impl Replica {
 
     /// The same, at any cost: before SIGKILL nothing may be overlooked.
     pub(crate) fn look_hard_at_listener(&self, now: Duration) {
-        if proc::listens(self.pid, self.port) == Some(false) {
+        if self.listens() == Some(false) {
             self.listener_closed(now);
         }
     }

@@ -24,7 +24,7 @@ use crate::replica::{self, Fleet, Life, Replica, Starter};
 use crate::router::Router;
 use crate::wire::exchange::{Connected, connect, exchange};
 use crate::wire::response::Reader;
-use crate::{SetupError, aftermath, events, proc};
+use crate::{SetupError, aftermath, events, live, proc};
 
 /// How often the counts are told.
 const TICK: Duration = Duration::from_millis(250);
@@ -92,13 +92,32 @@ pub(crate) fn observe(
     folder: Option<&str>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Observation, SetupError> {
+    carry_out(plan, command, folder, async |shared| whole(shared).await, progress)
+}
+
+/// The same, with the load going to replicas that run elsewhere.
+pub(crate) fn observe_elsewhere(
+    plan: &Plan,
+    news: live::Receiver,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Observation, SetupError> {
+    carry_out(plan, Vec::new(), None, async |shared| live::whole(shared, news).await, progress)
+}
+
+fn carry_out(
+    plan: &Plan,
+    command: Vec<OsString>,
+    folder: Option<&str>,
+    work: impl AsyncFnOnce(&Rc<Shared>) -> Result<Duration, SetupError>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Observation, SetupError> {
     aftermath::prepare(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SetupError::Runtime)?;
     let tasks = LocalSet::new();
     let result = tasks.block_on(&runtime, async {
         let (notices, mut news) = mpsc::unbounded_channel();
         let shared = Rc::new(Shared::new(plan, command, folder, notices));
-        let result = attend(&shared, &mut news, progress).await;
+        let result = attend(&shared, work(&shared), &mut news, progress).await;
         let replicas = shared.fleet.borrow().replicas.clone();
         let result = result.map(|load_began| shared.observation(&replicas, load_began));
         replica::end(&replicas).await;
@@ -115,6 +134,7 @@ pub(crate) fn observe(
 /// Drives the run and tells its news; every event of it passes through here, one at a time.
 async fn attend(
     shared: &Rc<Shared>,
+    work: impl Future<Output = Result<Duration, SetupError>>,
     news: &mut mpsc::UnboundedReceiver<Progress>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Duration, SetupError> {
@@ -122,7 +142,6 @@ async fn attend(
     let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = interrupts else {
         return Err(SetupError::Runtime(std::io::Error::other("signal handlers could not be installed")));
     };
-    let work = whole(shared);
     tokio::pin!(work);
     let mut ticks = tokio::time::interval(TICK);
     let result = loop {
@@ -338,19 +357,11 @@ impl Shared {
         let own = |status: u16| status < 500 || self.plan.via.is_none();
         let whole = |record: &&Record| matches!(record.attempt.ending, Ending::Complete { status } if own(status));
         let log_kind = log.kind(records.iter().filter(whole).map(|record| (record.id, record.attempt.ended)));
-        let empty = || Life {
-            timeline: lameduck_core::Timeline::default(),
-            status: None,
-            reaction: replica::Reaction::None,
-            kept_alive: false,
-            part_ended: None,
-            unreachable: false,
-        };
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
             port: replica.port,
             address: replica.address,
-            life: replica.life.replace(empty()),
+            life: replica.life.replace(Life::new(lameduck_core::Timeline::default())),
         });
         Observation {
             origin: self.clock.origin(),

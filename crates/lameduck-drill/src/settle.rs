@@ -192,7 +192,7 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
 pub(crate) fn server_side(life: &Life, saw: Option<bool>) -> ServerSide {
     ServerSide {
         ready: life.at(Moment::Ready),
-        stop_requested: life.at(Moment::TermReceived),
+        stop_requested: life.at(Moment::TermReceived).map(|heard| heard.saturating_sub(life.told_late)),
         reacted: reacted(life),
         killed: life.at(Moment::Killed),
         exited: life.at(Moment::Exited),

@@ -1,0 +1,213 @@
+//! Replicas that run elsewhere, in a cluster for instance: the load follows what routing says of them, and what is known of
+//! their ends is told from outside.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lameduck_core::judge::SLACK;
+use lameduck_core::timeline::Moment;
+use tokio::sync::{mpsc, watch};
+
+use crate::load::Load;
+use crate::progress::Progress;
+use crate::replica::Replica;
+use crate::run::Shared;
+use crate::{SetupError, events};
+
+/// The most news that can wait to be read.
+const MOST_NEWS: usize = 100_000;
+
+/// What is heard of a replica. Its name is its own for good: a successor has another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// Routing sends to it from now on. Heard again, it changes nothing: one that routing left is not come back to.
+    Routed {
+        /// Which.
+        name: String,
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// Routing does not send to it any more.
+    Unrouted {
+        /// Which.
+        name: String,
+    },
+    /// Its end was asked for.
+    Stopping {
+        /// Which.
+        name: String,
+    },
+    /// Its first process has ended.
+    Exited {
+        /// Which.
+        name: String,
+    },
+    /// The status that it ended with, which may become known later.
+    Status {
+        /// Which.
+        name: String,
+        /// As a container's: 128 and the signal where a signal ended it.
+        code: i32,
+    },
+    /// A line of a replica's own output: what it says of requests is evidence.
+    Log {
+        /// Whose.
+        name: String,
+        /// The line.
+        line: String,
+    },
+    /// No more load. What is still heard after it counts as before.
+    Enough,
+    /// Something that somebody did, to be shown on the timeline.
+    Event {
+        /// In words.
+        what: String,
+    },
+}
+
+/// Tells the load what is new. All ends once nobody can tell anything any more.
+#[derive(Debug, Clone)]
+pub struct Sender(mpsc::Sender<News>);
+
+impl Sender {
+    /// Tells it; whether it is still heard. May be called from any thread, and never waits.
+    pub fn tell(&self, news: News) -> bool {
+        self.0.try_send(news).is_ok()
+    }
+}
+
+/// What the load hears.
+#[derive(Debug)]
+pub struct Receiver(mpsc::Receiver<News>);
+
+/// The two ends of what is told.
+pub fn channel() -> (Sender, Receiver) {
+    let (sender, receiver) = mpsc::channel(MOST_NEWS);
+    (Sender(sender), Receiver(receiver))
+}
+
+/// The replicas heard of.
+struct Known {
+    shared: Rc<Shared>,
+    by_name: HashMap<String, (Rc<Replica>, watch::Sender<bool>)>,
+}
+
+/// The run from start to end; returns when the load began.
+pub(crate) async fn whole(shared: &Rc<Shared>, mut news: Receiver) -> Result<Duration, SetupError> {
+    let (wanted, patience) = (shared.plan.replicas, shared.plan.ready_timeout);
+    let mut known = Known { shared: Rc::clone(shared), by_name: HashMap::new() };
+    let enough = async {
+        while shared.serving().len() < wanted
+            && let Some(piece) = news.0.recv().await
+        {
+            known.hear(piece);
+        }
+    };
+    let _ = tokio::time::timeout(patience, enough).await;
+    let found = shared.serving().len();
+    if found < wanted {
+        return Err(SetupError::NotRouted { found, wanted, waited: patience });
+    }
+    let load_began = shared.clock.now();
+    let _ = shared.notices.send(Progress::LoadBegan { at: load_began });
+    let load = Load::new(Rc::clone(shared), load_began);
+    let listening = async {
+        while let Some(piece) = news.0.recv().await {
+            match piece {
+                News::Enough => load.stop(),
+                piece => known.hear(piece),
+            }
+        }
+        load.stop();
+    };
+    let sending = async {
+        load.run().await;
+        load.finish().await;
+    };
+    tokio::join!(listening, sending);
+    Ok(load_began)
+}
+
+impl Known {
+    fn hear(&mut self, news: News) {
+        let shared = Rc::clone(&self.shared);
+        let now = shared.clock.now();
+        match news {
+            News::Routed { name, address } => self.route(name, address, now),
+            News::Unrouted { name } => {
+                if let Some(replica) = self.replica(&name) {
+                    shared.router.borrow_mut().leave(replica.index);
+                    tokio::task::spawn_local(async move {
+                        tokio::time::sleep(shared.plan.lag).await;
+                        events::remove(&shared, &replica);
+                    });
+                }
+            }
+            News::Stopping { name } => self.note(&name, Moment::TermReceived, now),
+            News::Exited { name } => {
+                if let Some(replica) = self.replica(&name) {
+                    // What it closed before its end, nobody may have looked at yet.
+                    events::look_at_idle(&shared, &replica);
+                }
+                self.note(&name, Moment::Exited, now);
+                if let Some((_, exited)) = self.by_name.get(&name) {
+                    let _ = exited.send(true);
+                }
+            }
+            News::Status { name, code } => self.status(&name, code),
+            News::Log { name, line } => {
+                // Before its first word it is nobody's.
+                let index = self.replica(&name).map_or(usize::MAX, |replica| replica.index);
+                shared.log.borrow_mut().line(index, line.as_bytes(), now);
+            }
+            News::Enough => {}
+            News::Event { what } => {
+                shared.events.borrow_mut().push((now, what.clone()));
+                let _ = shared.notices.send(Progress::Event { at: now, event: what });
+            }
+        }
+    }
+
+    fn replica(&self, name: &str) -> Option<Rc<Replica>> {
+        self.by_name.get(name).map(|(replica, _)| Rc::clone(replica))
+    }
+
+    fn route(&mut self, name: String, address: SocketAddr, now: Duration) {
+        if self.by_name.contains_key(&name) {
+            return;
+        }
+        let index = self.shared.router.borrow_mut().add();
+        let (replica, exited) = Replica::elsewhere(index, name.clone(), address, self.shared.notices.clone());
+        replica.life.borrow_mut().told_late = SLACK;
+        self.shared.fleet.borrow_mut().replicas.push(Rc::clone(&replica));
+        replica.record(now, Moment::Ready);
+        self.shared.router.borrow_mut().route(index);
+        self.by_name.insert(name, (replica, exited));
+    }
+
+    /// Notes a moment, once.
+    fn note(&self, name: &str, moment: Moment, now: Duration) {
+        if let Some(replica) = self.replica(name)
+            && replica.life.borrow().at(moment).is_none()
+        {
+            replica.record(now, moment);
+        }
+    }
+
+    fn status(&self, name: &str, code: i32) {
+        let Some(replica) = self.replica(name) else { return };
+        let mut life = replica.life.borrow_mut();
+        // How wait() would have given it.
+        let status = if (129..192).contains(&code) { code - 128 } else { code << 8 };
+        life.status = Some(ExitStatus::from_raw(status));
+        if let (Some(_), Some(exited), 137) = (life.at(Moment::TermReceived), life.at(Moment::Exited), code)
+            && life.at(Moment::Killed).is_none()
+        {
+            life.record(exited, Moment::Killed);
+        }
+    }
+}

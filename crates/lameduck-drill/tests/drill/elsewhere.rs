@@ -1,0 +1,120 @@
+//! Replicas that somebody else runs: the load follows what it is told of them.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use lameduck_core::Cause;
+use lameduck_core::timeline::Moment;
+use lameduck_drill::live::{News, Sender, channel};
+use lameduck_drill::{Plan, Progress, SetupError, follow};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::fixture;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// How long routing goes on after a replica's end is known.
+const LAG: Duration = ms(500);
+
+/// A service of the fixture's, that this test runs itself.
+struct Service {
+    name: String,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Service {
+    fn start(name: &str) -> Service {
+        // Free a moment ago; whoever takes it meanwhile makes the service fail, and the test with it.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let plan = fixture::plan("naive");
+        let mut command = Command::new(&plan.command[0]);
+        command.args(&plan.command[1..]).envs(plan.env).env("PORT", address.port().to_string());
+        let process = command.stdout(Stdio::null()).spawn().unwrap();
+        while TcpStream::connect(address).is_err() {
+            thread::sleep(ms(10));
+        }
+        Service { name: name.to_owned(), address, process }
+    }
+
+    fn routed(&self) -> News {
+        News::Routed { name: self.name.clone(), address: self.address }
+    }
+
+    fn end(&mut self) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::TERM).unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Ends one of two, and lets routing hear of it late.
+fn direct(news: &Sender, leaving: &mut Service) {
+    let name = leaving.name.clone();
+    thread::sleep(LAG);
+    news.tell(News::Event { what: "delete".into() });
+    news.tell(News::Stopping { name: name.clone() });
+    leaving.end();
+    news.tell(News::Exited { name: name.clone() });
+    news.tell(News::Status { name: name.clone(), code: 143 });
+    thread::sleep(LAG);
+    news.tell(News::Unrouted { name });
+    thread::sleep(LAG);
+    news.tell(News::Enough);
+}
+
+#[test]
+fn the_load_follows_what_it_is_told() {
+    let (mut leaving, staying) = (Service::start("pod-a"), Service::start("pod-b"));
+    let (news, receiver) = channel();
+    let (began, begins) = mpsc::channel();
+    let names = [leaving.name.clone(), staying.name.clone()];
+    assert!(news.tell(leaving.routed()) && news.tell(staying.routed()));
+    let director = thread::spawn(move || {
+        begins.recv().unwrap();
+        direct(&news, &mut leaving);
+    });
+    let plan =
+        Plan { replicas: 2, rate: 200.0, lag: Duration::ZERO, rtt: Duration::ZERO, min_sample: 1, ..Plan::default() };
+    let result = follow(&plan, receiver, |piece| {
+        if let Progress::LoadBegan { .. } = piece {
+            began.send(()).unwrap();
+        }
+    });
+    director.join().unwrap();
+    let mut staying = staying;
+    staying.end();
+    let result = result.unwrap();
+    assert!(result.balances());
+    assert_eq!(result.replicas.iter().map(|replica| replica.name.clone()).collect::<Vec<_>>(), names);
+    let [left, stayed] = &result.replicas[..] else { panic!("{:?}", result.replicas) };
+    let at = |moment: Moment| left.timeline.at(moment).unwrap().as_secs_f64();
+    let (exited, removed) = (at(Moment::Exited), at(Moment::EndpointRemoved));
+    // Half of 200 requests a second went where nobody listened any more, as long as routing had not heard. First attempts
+    // count: that a retry was answered elsewhere changes nothing.
+    let refused = result.tally.causes.get(&Cause::RefusedWhileRouted).copied().unwrap_or(0) as f64;
+    let expect = (removed - exited) * 100.0;
+    assert!((refused - expect).abs() <= 10.0 + expect / 2.0, "{refused} of {expect}: {:?}", result.tally);
+    assert_eq!((stayed.tally.lost, stayed.tally.unknown), (0, 0), "{:#?}", result.losses);
+    // Told late, and told no more: nothing was sent to it after that.
+    assert!(result.losses.iter().all(|loss| loss.sent_s <= removed), "{removed}: {:#?}", result.losses);
+    assert!(left.timeline.at(Moment::TermReceived) <= left.timeline.at(Moment::Exited));
+    assert_eq!((left.exit.as_deref(), stayed.exit.as_deref()), (Some("signal: 15 (SIGTERM)"), None));
+    assert_eq!(result.events[0].event, "delete");
+}
+
+#[test]
+fn nothing_is_sent_before_all_are_routed_to() {
+    let (news, receiver) = channel();
+    assert!(news.tell(News::Routed { name: "only".into(), address: (Ipv4Addr::LOCALHOST, 9).into() }));
+    drop(news);
+    let error = follow(&Plan { replicas: 2, ..Plan::default() }, receiver, |_| {}).unwrap_err();
+    assert!(matches!(error, SetupError::NotRouted { found: 1, wanted: 2, .. }), "{error}");
+}
