@@ -6,6 +6,8 @@ pub mod flag;
 pub mod check;
 #[cfg(feature = "run")]
 pub mod control;
+#[cfg(feature = "run")]
+pub mod copy;
 #[cfg(all(feature = "drill", feature = "run"))]
 pub mod demo;
 #[cfg(feature = "drill")]
@@ -20,6 +22,8 @@ pub mod probe;
 pub mod rule;
 #[cfg(feature = "run")]
 pub mod run;
+#[cfg(feature = "cluster")]
+pub mod webhook;
 
 use std::fmt::Write;
 
@@ -47,6 +51,8 @@ pub const VERBS: &[&Verb] = &[
     &explain::VERB,
     #[cfg(feature = "explain")]
     &probe::VERB,
+    #[cfg(feature = "cluster")]
+    &webhook::VERB,
 ];
 
 /// Does what writes to sockets. This program has no `main` of Rust's, which would have SIGPIPE ignored: by default a write to a
