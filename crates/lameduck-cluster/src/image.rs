@@ -75,7 +75,11 @@ impl Reference {
         // Nothing that could end up elsewhere in an address than where it belongs.
         let plain = |text: &str, also: &str| {
             let fits = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
-            !text.is_empty() && text.chars().all(fits) && !text.contains("..")
+            !text.is_empty()
+                && !text.starts_with('/')
+                && !text.ends_with(['/', ':'])
+                && text.chars().all(fits)
+                && !text.contains("..")
         };
         let whole = plain(&host, ".-:") && plain(&path, "._-/") && plain(&version, "._-:");
         whole.then_some(Reference { host, path, version })

@@ -17,9 +17,9 @@ use crate::cert::{Pair, Served};
 use crate::clock;
 
 /// How often a Secret is looked at.
-const LOOK: Duration = Duration::from_secs(20);
+pub const LOOK: Duration = Duration::from_secs(20);
 /// How often files are looked at.
-const LOOK_AT_FILES: Duration = Duration::from_secs(2);
+pub const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 /// API servers learn of a changed configuration by their watch, within moments. The certificate waits a little longer.
 const LEARNED: Duration = Duration::from_secs(3);
 /// Where another replica was faster, its pair is read; more often than so something else is wrong.
@@ -54,14 +54,14 @@ pub struct Secret {
 /// What there is to tell.
 pub type Log = fn(&str);
 
-/// Looks, and sees to it that the served certificate is good, for ever.
-pub async fn keep(source: Source, served: Arc<Served>, log: Log) {
+/// Looks every so often, and sees to it that the served certificate is good, for ever.
+pub async fn keep(source: Source, every: Duration, served: Arc<Served>, log: Log) {
     let mut last_said = String::new();
     let mut serving = None;
     loop {
-        let (looked, pause) = match &source {
-            Source::Secret(secret) => (secret.look(&served, &mut serving, log).await, LOOK),
-            Source::Folder(folder) => (look_at_files(folder, &served, &mut serving, log), LOOK_AT_FILES),
+        let looked = match &source {
+            Source::Secret(secret) => secret.look(&served, &mut serving, log).await,
+            Source::Folder(folder) => look_at_files(folder, &served, &mut serving, log),
         };
         // Said once, and not again every time.
         let said = looked.err().unwrap_or_default();
@@ -69,7 +69,7 @@ pub async fn keep(source: Source, served: Arc<Served>, log: Log) {
             log(&said);
         }
         last_said = said;
-        tokio::time::sleep(if served.is_set() { pause } else { Duration::from_secs(1) }).await;
+        tokio::time::sleep(if served.is_set() { every } else { every.min(Duration::from_secs(1)) }).await;
     }
 }
 

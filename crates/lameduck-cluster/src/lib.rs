@@ -111,11 +111,12 @@ async fn run(options: Options) -> Result<(), NotServing> {
     let mut terms = signal(SignalKind::terminate()).map_err(NotServing::Runtime)?;
     let mut interrupts = signal(SignalKind::interrupt()).map_err(NotServing::Runtime)?;
     let api = options.access.map(|access| Arc::new(Api::new(access)));
-    let source = match options.certificate {
-        Certificate::Folder(folder) => Source::Folder(folder),
+    let (source, every) = match options.certificate {
+        Certificate::Folder(folder) => (Source::Folder(folder), keeper::LOOK_AT_FILES),
         Certificate::Made { namespace, secret, configuration, names, lifetime } => {
             let api = Arc::clone(api.as_ref().ok_or(NotServing::NoApi)?);
-            Source::Secret(keeper::Secret { api, namespace, name: secret, configuration, names, lifetime })
+            let secret = keeper::Secret { api, namespace, name: secret, configuration, names, lifetime };
+            (Source::Secret(secret), keeper::LOOK)
         }
     };
     let listener = bind(options.listen).await?;
@@ -132,7 +133,7 @@ async fn run(options: Options) -> Result<(), NotServing> {
     let server = Server::new(Webhook::new(options.settings, images, api, options.enforce), Arc::clone(&served));
     let (stop, stopped) = watch::channel(false);
     (options.log)(&format!("listening at {}, probes at {}", shown(&listener), shown(&health)));
-    let keeper = tokio::spawn(keeper::keep(source, served, options.log));
+    let keeper = tokio::spawn(keeper::keep(source, every, served, options.log));
     let probes = tokio::spawn(Arc::clone(&server).serve_health(health));
     let serving = server.serve(listener, stopped);
     tokio::pin!(serving);
