@@ -31,6 +31,9 @@ pub struct Request {
     /// The object as it would be.
     #[serde(default)]
     pub object: Value,
+    /// The object as it is, where it is there already.
+    #[serde(default, rename = "oldObject")]
+    pub old_object: Value,
 }
 
 /// A kind of object.

@@ -133,6 +133,22 @@ async fn what_would_be_lost_is_said_and_refused_where_that_is_wanted() {
     check(Some(Severity::Error), None, 60, true).await;
 }
 
+/// A controller that notes something in an object must be able to, whatever is wrong with it.
+#[tokio::test]
+async fn a_template_that_stays_as_it_is_is_not_judged_again() {
+    let old = deployment(10, json!({"lameduck.dev/enforce": "error"}));
+    let check = async |grace: u32, allowed: bool| {
+        let mut new = deployment(grace, json!({"lameduck.dev/enforce": "error"}));
+        new["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = json!("2");
+        let mut review = review("1", &new);
+        review["request"]["operation"] = json!("UPDATE");
+        review["request"]["oldObject"] = old.clone();
+        assert_eq!(ask(&webhook(None), "/validate", &review).await["allowed"], allowed, "{grace}");
+    };
+    check(10, true).await;
+    check(11, false).await;
+}
+
 #[tokio::test]
 async fn whoever_was_not_there_when_the_pod_was_made_is_told_with_the_deployment() {
     let mut object = deployment(60, json!({}));
