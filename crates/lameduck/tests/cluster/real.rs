@@ -25,10 +25,11 @@ fn programs() -> Option<PathBuf> {
 }
 
 struct Cluster {
+    /// Ended before their folder goes.
+    _parts: Vec<Running>,
     programs: PathBuf,
     folder: tempfile::TempDir,
     url: String,
-    _parts: Vec<Running>,
 }
 
 impl Cluster {
@@ -36,7 +37,6 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         // The key of any certificate will do to sign accounts' tokens.
-        #[expect(clippy::disallowed_methods, reason = "it is to be good now")]
         let keys = Pair::make(&names(), SystemTime::now(), Duration::from_hours(1), None).unwrap();
         std::fs::write(path("accounts.key"), keys.key).unwrap();
         std::fs::write(path("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
@@ -56,6 +56,8 @@ impl Cluster {
         let api = [
             format!("--etcd-servers=http://{store}"),
             "--bind-address=127.0.0.1".to_owned(),
+            // Nobody is told of it (RFC 5737).
+            "--advertise-address=192.0.2.1".to_owned(),
             format!("--secure-port={}", server.port()),
             format!("--cert-dir={}", path("pki")),
             format!("--token-auth-file={}", path("tokens.csv")),
@@ -69,7 +71,7 @@ impl Cluster {
         ];
         let parts = vec![start("etcd", &etcd), start("kube-apiserver", &api)];
         let url = format!("https://127.0.0.1:{}", server.port());
-        let cluster = Cluster { programs, folder, url, _parts: parts };
+        let cluster = Cluster { _parts: parts, programs, folder, url };
         wait_until("the API server is ready", || cluster.kubectl(&["get", "--raw", "/readyz"], None).status.success());
         cluster
     }
@@ -80,7 +82,14 @@ impl Cluster {
 
     fn kubectl(&self, args: &[&str], stdin: Option<&str>) -> Output {
         let mut kubectl = Command::new(self.programs.join("kubectl"));
-        kubectl.args(["--server", &self.url, "--token", TOKEN, "--certificate-authority", &self.path("pki/apiserver.crt")]);
+        kubectl.args([
+            "--server",
+            &self.url,
+            "--token",
+            TOKEN,
+            "--certificate-authority",
+            &self.path("pki/apiserver.crt"),
+        ]);
         kubectl.args(args).env("HOME", self.folder.path()).env("KUBECONFIG", "/dev/null");
         let mut child =
             kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl");
@@ -175,7 +184,9 @@ fn command(pod: &Value) -> &Value {
 #[test]
 fn a_real_api_server_and_the_manifests_as_they_are() {
     let Some(programs) = programs() else {
-        println!("SKIPPED a_real_api_server_and_the_manifests_as_they_are: needs kube-apiserver; cargo xtask cluster up builds it");
+        println!(
+            "SKIPPED a_real_api_server_and_the_manifests_as_they_are: needs kube-apiserver; cargo xtask cluster up builds it"
+        );
         return;
     };
     let cluster = Cluster::start(programs);
@@ -259,12 +270,12 @@ fn rights(cluster: &Cluster) {
 fn many(cluster: &Cluster) {
     let pods: Vec<Value> = (0..1000).map(|n| pod(&format!("many-{n}"), "strict", json!({}))).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
-    #[expect(clippy::disallowed_methods, reason = "how long it takes is the question")]
     let began = Instant::now();
     cluster.create(&list);
     let took = began.elapsed();
     let all = cluster.get(&["pods", "-n", "strict"]);
-    let injected = all["items"].as_array().unwrap().iter().filter(|pod| command(pod)[0] == "/.lameduck/lameduck").count();
+    let injected =
+        all["items"].as_array().unwrap().iter().filter(|pod| command(pod)[0] == "/.lameduck/lameduck").count();
     assert_eq!(injected, 1002);
     let (metrics, _) = cluster.does(&["get", "--raw", "/metrics"], None);
     let calls = |line: &&str| {
@@ -277,7 +288,6 @@ fn many(cluster: &Cluster) {
 /// An expired certificate is replaced, and the API server told.
 fn expired(cluster: &Cluster, webhook: &mut Running) {
     use base64::Engine;
-    #[expect(clippy::disallowed_methods, reason = "it is to have ended before now")]
     let then = SystemTime::now() - Duration::from_hours(48);
     let names = ["lameduck-webhook.lameduck.svc".to_owned(), "127.0.0.1".to_owned()];
     let pair = Pair::make(&names, then, Duration::from_hours(24), None).unwrap();

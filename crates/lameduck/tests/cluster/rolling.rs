@@ -76,6 +76,15 @@ fn work(n: u32, client: &Client, endpoints: &Endpoints, books: &Books, stop: &At
     }
 }
 
+/// Ends the load with the test, however that ends.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn replica(folder: &str) -> (SocketAddr, Running) {
     let listen = free();
     let port = listen.port().to_string();
@@ -95,6 +104,7 @@ fn a_rolling_update_under_50_admissions_a_second_fails_none() {
     let (books, stop, client) = (Books::default(), AtomicBool::new(false), Client::new(&pair.authorities));
     let mut fresh = Vec::new();
     std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         for n in 0..WORKERS {
             let (client, endpoints, books, stop) = (&client, &endpoints, &books, &stop);
             scope.spawn(move || work(n, client, endpoints, books, stop));
@@ -112,7 +122,6 @@ fn a_rolling_update_under_50_admissions_a_second_fails_none() {
             assert_eq!(running.wait().code(), Some(0));
             wait_until("the new one serves", || served(new));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let failed = books.failed.lock().unwrap();
     let answered: usize = books.answered.lock().unwrap().values().sum();
