@@ -54,6 +54,8 @@ pub fn main() -> u8 {
         "ready" => finish(cli::control::ready(rest, &env)),
         #[cfg(feature = "run")]
         "serve-admin" => finish(cli::control::serve_admin(rest)),
+        #[cfg(feature = "run")]
+        cli::copy::COPY_VERB => finish(cli::copy::copy_to(rest)),
         #[cfg(feature = "front")]
         cli::front::SERVE_VERB => finish(cli::front::serve_front(rest)),
         #[cfg(feature = "drill")]
@@ -76,6 +78,8 @@ pub fn main() -> u8 {
         "incident" => finish(cli::incident::incident(rest, &env)),
         #[cfg(feature = "incident")]
         cli::incident::POD_VERB => finish(cli::incident::hold_pod(rest)),
+        #[cfg(feature = "cluster")]
+        "webhook" => finish(cli::webhook::webhook(rest, &env)),
         "help" | "--help" | "-h" => {
             print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
             exit::OK

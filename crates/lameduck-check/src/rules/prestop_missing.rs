@@ -2,7 +2,7 @@ use lameduck_core::{Cause, Severity};
 
 use super::{Check, Subject, budget};
 use crate::finding::{Confidence, Finding};
-use crate::launch::Outcome;
+use crate::launch::{Node, Outcome};
 use crate::model::Container;
 use crate::predict::{End, When, end, is_routed, stop_words};
 
@@ -12,6 +12,10 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
     let workload = subject.workload;
     let (Some(container), Some(lag)) = (subject.main(), subject.prediction.lag) else { return Vec::new() };
     if !workload.kind.in_cluster() || !is_routed(subject.world, workload) || container.pre_stop.is_some() {
+        return Vec::new();
+    }
+    // lameduck run tells the app nothing before its traffic is quiet.
+    if container.launch.as_ref().is_some_and(|launch| matches!(&launch.node, Node::Init(init, _) if init.waits)) {
         return Vec::new();
     }
     let end = end(container);

@@ -6,6 +6,8 @@ pub mod flag;
 pub mod check;
 #[cfg(feature = "run")]
 pub mod control;
+#[cfg(feature = "run")]
+pub mod copy;
 #[cfg(all(feature = "drill", feature = "run"))]
 pub mod demo;
 #[cfg(feature = "drill")]
@@ -24,6 +26,8 @@ pub mod rule;
 pub mod run;
 #[cfg(feature = "simulate")]
 pub mod simulate;
+#[cfg(feature = "cluster")]
+pub mod webhook;
 
 use std::fmt::Write;
 
@@ -55,6 +59,8 @@ pub const VERBS: &[&Verb] = &[
     &probe::VERB,
     #[cfg(feature = "incident")]
     &incident::VERB,
+    #[cfg(feature = "cluster")]
+    &webhook::VERB,
 ];
 
 /// Does what writes to sockets. This program has no `main` of Rust's, which would have SIGPIPE ignored: by default a write to a
