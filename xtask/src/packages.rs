@@ -9,7 +9,7 @@ struct Need {
     package: &'static str,
 }
 
-const NEEDS: [Need; 16] = [
+const NEEDS: &[Need] = &[
     Need { program: "python3", package: "python3" },
     Need { program: "bash", package: "bash" },
     Need { program: "setsid", package: "util-linux" },

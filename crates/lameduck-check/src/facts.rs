@@ -1,9 +1,9 @@
 //! What the files say of each workload, as plain data for who works on with it. `None` is "they do not say".
 
 use crate::launch::Outcome as Launched;
-use crate::link::World;
 use crate::model::Workload;
 use crate::predict::{self, End, When};
+use crate::world::{Hop, World};
 
 /// What TERM does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +153,7 @@ fn hops(world: &World, workload: &Workload) -> Vec<HopFacts> {
         .services(workload)
         .flat_map(|service| world.backends(service))
         .find_map(|backend| backend.drain.as_ref().map(|drain| drain.value).filter(|drain| *drain > 0.0));
-    let hop = |hop: crate::link::Hop| HopFacts {
+    let hop = |hop: Hop| HopFacts {
         id: hop.balancer.id,
         idle_s: hop.idle.map(|(_, most)| most),
         lag_s: hop.balancer.lag,

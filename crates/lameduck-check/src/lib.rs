@@ -198,9 +198,9 @@ impl Outcome {
         let pass = &self.pass;
         pass.each(
             &pass.dockerfiles_first(),
-            &|workload, _| {
-                let deployed = pass.world.is_deployed(&workload);
-                (!deployed).then(|| facts::facts(&pass.world, &workload, pass.settings))
+            &|world, workload, _| {
+                let deployed = pass.atlas.is_deployed(&workload);
+                (!deployed).then(|| facts::facts(world, &workload, pass.settings))
             },
             &mut |facts| facts.into_iter().for_each(&mut take),
         );

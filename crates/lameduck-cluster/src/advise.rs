@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lameduck_check::{Options, severity};
+use lameduck_check::{Options, Rendered, severity};
 use lameduck_core::Severity;
 use serde_json::Value;
 
@@ -37,10 +37,11 @@ pub fn has_controller(object: &Value) -> bool {
 pub fn advise(object: &Value) -> Vec<Advice> {
     // A name below what is no folder: files that the object names can not be read, wherever they would be.
     let nowhere = PathBuf::from("/dev/null/a/b/c/d/e/f/object.yaml");
-    let options = Options { rendered: vec![(nowhere, object.to_string())], ..Options::default() };
-    let document = lameduck_check::check(&options).document;
-    let mut findings: Vec<Advice> = document
-        .findings
+    let rendered = Rendered { path: nowhere, from_template: false, text: object.to_string() };
+    let options = Options { rendered: vec![rendered], ..Options::default() };
+    // One object is held in memory: there is nothing that could not be read again.
+    let found = lameduck_check::check(&options).findings().unwrap_or_default();
+    let mut findings: Vec<Advice> = found
         .iter()
         .filter_map(|finding| {
             let text = format!("{} {}: {}; {}", finding.severity, finding.rule, finding.message, finding.help);

@@ -345,11 +345,7 @@ impl Replica {
 
     /// Notes that the listener is closed, if it is.
     pub(crate) fn look_at_listener(&self, now: Duration) -> bool {
-        let gone = if self.in_pod {
-            self.listens() == Some(false)
-        } else {
-            proc::listener_is_gone(self.address)
-        };
+        let gone = if self.in_pod { self.listens() == Some(false) } else { proc::listener_is_gone(self.address) };
         if gone {
             self.listener_closed(now);
         }

@@ -99,19 +99,38 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     stage.fact("Passenger after TERM", "exits at once", closed(&plain));
 
     if which("dumb-init", &stage.setting.path).is_some() {
-        let story = stage.drill(variant(stage, "fixed", "the story's fix: dumb-init, a trap, a sleep, dumb-init again", Form::Story)?)?;
+        let story = stage.drill(variant(
+            stage,
+            "fixed",
+            "the story's fix: dumb-init, a trap, a sleep, dumb-init again",
+            Form::Story,
+        )?)?;
         stage.expect_clean("the story's fix", &story, None);
         said(stage, "fixed")?;
         let sleep = show(stage.time(SLEEP));
-        stage.fact("from TERM to exit with the story's fix", format!("its sleep of {sleep}, and Passenger's stop"), took(&story));
+        stage.fact(
+            "from TERM to exit with the story's fix",
+            format!("its sleep of {sleep}, and Passenger's stop"),
+            took(&story),
+        );
     } else {
         stage.skip("the story's fix as it was: dumb-init is not in PATH (Debian: dumb-init)");
     }
-    let called = stage.drill(variant(stage, "as-dumb-init", "lameduck at dumb-init's place, the story's lines unchanged", Form::AsDumbInit)?)?;
+    let called = stage.drill(variant(
+        stage,
+        "as-dumb-init",
+        "lameduck at dumb-init's place, the story's lines unchanged",
+        Form::AsDumbInit,
+    )?)?;
     stage.expect_clean("lameduck called as dumb-init", &called, None);
     said(stage, "as-dumb-init")?;
 
-    let cured = stage.drill(variant(stage, "cured", "cured: lameduck run --stop-command, no script, no sleep", Form::Cured)?)?;
+    let cured = stage.drill(variant(
+        stage,
+        "cured",
+        "cured: lameduck run --stop-command, no script, no sleep",
+        Form::Cured,
+    )?)?;
     stage.expect_clean("cured", &cured, Some(stage.time(SLEEP)));
     stage.fact("from TERM to exit below lameduck run", "-", took(&cured));
     Ok(())
@@ -124,7 +143,10 @@ fn closed(plain: &DrillResult) -> String {
         Some(at(Moment::StoppedAccepting)?.saturating_sub(at(Moment::TermReceived)?))
     };
     let after = plain.replicas.iter().find_map(after);
-    after.map_or_else(|| "?".into(), |after| format!("closes its port after {:.2} s, and cuts what is in flight", after.as_secs_f64()))
+    after.map_or_else(
+        || "?".into(),
+        |after| format!("closes its port after {:.2} s, and cuts what is in flight", after.as_secs_f64()),
+    )
 }
 
 /// The sum that the story warns of: with the platform's grace its trap can not end.
@@ -132,7 +154,11 @@ fn too_short(stage: &mut Stage) -> Result<(), Broken> {
     let (fixed, short) = (stage.files("fixed"), stage.files("too-short"));
     copy(&fixed, &short)?;
     let manifest = fs::read_to_string(fixed.join("deploy.yaml"))?;
-    let shorter: String = manifest.lines().filter(|line| !line.contains("terminationGracePeriodSeconds")).map(|line| format!("{line}\n")).collect();
+    let shorter: String = manifest
+        .lines()
+        .filter(|line| !line.contains("terminationGracePeriodSeconds"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     fs::write(short.join("deploy.yaml"), shorter)?;
     stage.check("too-short", &[("trap-outlasts-grace", Cause::KilledAtDeadline, "script/entrypoint", 3)]);
     stage.fact("a grace of 30 s and a sleep of 30 s", "all that was done is moot", "check: trap-outlasts-grace");
@@ -148,7 +174,10 @@ fn said(stage: &mut Stage, id: &'static str) -> Result<(), Broken> {
         }
     }
     let slept = words.contains("SIGTERM received - sleeping") && words.contains("stopping Passenger");
-    stage.expect(format!("{id}: the trap ran to its end, passenger-status and passenger stop in it"), slept && words.contains("Requests in queue"));
+    stage.expect(
+        format!("{id}: the trap ran to its end, passenger-status and passenger stop in it"),
+        slept && words.contains("Requests in queue"),
+    );
     Ok(())
 }
 
@@ -160,7 +189,10 @@ fn variant(stage: &Stage, id: &'static str, title: &str, form: Form) -> Result<V
         replicas: PODS,
         rate: RATE * PODS as f64,
         duration: Duration::from_secs(12),
-        profile: Profile { retry: Retry::from_id("none").unwrap_or(Profile::default().retry), ..Profile::from_id("nginx").unwrap_or_default() },
+        profile: Profile {
+            retry: Retry::from_id("none").unwrap_or(Profile::default().retry),
+            ..Profile::from_id("nginx").unwrap_or_default()
+        },
         mix: mix.iter().map(|text| text.parse::<Template>()).collect::<Result<_, _>>()?,
         events: vec![Event { at: Duration::from_secs(2), action: Action::ScaleDown { count: 1 } }],
         lag: stage.time(LAG),
@@ -179,7 +211,8 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     copy(&stage.files("plain"), &app)?;
     copy(&stage.files("fixed"), &app)?;
     let entrypoint = app.join("script/entrypoint");
-    let scaled = fs::read_to_string(&entrypoint)?.replace("sleep 30;", &format!("sleep {};", stage.time(SLEEP).as_secs_f64()));
+    let scaled =
+        fs::read_to_string(&entrypoint)?.replace("sleep 30;", &format!("sleep {};", stage.time(SLEEP).as_secs_f64()));
     fs::write(&entrypoint, scaled)?;
     script(&app.join("bin/bundle"), "#!/bin/sh\n# bundle exec COMMAND...\nshift\nexec \"$@\"\n")?;
 

@@ -221,8 +221,7 @@ impl Stage {
         }
         let command = self.holder(folder.join("spec-{host}.json"), "{host}".into()).to_vec();
         let behind = self.hold_behind(&folder, &variant.behind)?;
-        let plan =
-            Plan { command, pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
+        let plan = Plan { command, pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
         plan.check()?;
         let mut live = Live::new(self.setting.quiet);
         let result = crate::cli::with_sockets(|| {
@@ -269,7 +268,8 @@ impl Stage {
             behind.0.push(command.spawn()?);
         }
         let began = Instant::now();
-        while pods.iter().any(|pod| fs::read_dir(pod.folder.join("endpoints")).map_or(0, Iterator::count) < pods.len()) {
+        while pods.iter().any(|pod| fs::read_dir(pod.folder.join("endpoints")).map_or(0, Iterator::count) < pods.len())
+        {
             if let Some(status) = behind.0.iter_mut().find_map(|pod| pod.try_wait().ok().flatten()) {
                 return Err(Broken(format!("a pod behind the drilled ones ended before it was ready: {status}")));
             }
@@ -288,7 +288,8 @@ impl Stage {
         let options = lameduck_check::Options { paths: vec![folder.clone()], ..lameduck_check::Options::default() };
         let outcome = lameduck_check::check(&options);
         let mut found = Vec::new();
-        for finding in &outcome.document.findings {
+        // What a handful of files gave is held in memory: nothing has to be read again.
+        for finding in &outcome.findings().unwrap_or_default() {
             let file = Path::new(&finding.file);
             let file = file.strip_prefix(&folder).unwrap_or(file).display().to_string();
             self.say(&format!("{file}:{}:{}: {} ({})", finding.line, finding.column, finding.rule, finding.cause));

@@ -134,7 +134,13 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     stage.expect_explained(&explanation, INCIDENT.causes);
     success_and_502(stage, &queue)?;
 
-    let ingress = stage.drill(variant(stage, "plain-ingress", "plain: nginx behind the load balancer", Hop::Ingress, Form::Plain)?)?;
+    let ingress = stage.drill(variant(
+        stage,
+        "plain-ingress",
+        "plain: nginx behind the load balancer",
+        Hop::Ingress,
+        Form::Plain,
+    )?)?;
     stage.expect_lost(
         &ingress,
         &[(Cause::IdleCloseRace, 3), (Cause::RefusedWhileRouted, refused), (Cause::CutMidResponse, 1)],
@@ -157,7 +163,11 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     ] {
         let drill = stage.drill(variant(stage, id, title, hop, form)?)?;
         stage.expect_clean(id, &drill, (form == Form::Cured).then(|| stage.time(SLEEP)));
-        let story = if form == Form::Cured { "-".to_owned() } else { format!("a sleep of {}, and what comes after", show(stage.time(SLEEP))) };
+        let story = if form == Form::Cured {
+            "-".to_owned()
+        } else {
+            format!("a sleep of {}, and what comes after", show(stage.time(SLEEP)))
+        };
         stage.fact(format!("from TERM to exit, {title}"), story, took(&drill));
     }
     Ok(())
@@ -165,9 +175,10 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
 
 /// What the post mortem calls out: the service says success, and its client saw 502.
 fn success_and_502(stage: &mut Stage, queue: &DrillResult) -> Result<(), Broken> {
-    let cut = queue.losses.iter().find(|loss| {
-        loss.cause == Cause::CutMidResponse && loss.server_saw == Some(true) && loss.kind == "http1"
-    });
+    let cut = queue
+        .losses
+        .iter()
+        .find(|loss| loss.cause == Cause::CutMidResponse && loss.server_saw == Some(true) && loss.kind == "http1");
     let Some(loss) = cut else {
         stage.expect("a loss that the service logged as a success", false);
         return Ok(());
@@ -178,8 +189,11 @@ fn success_and_502(stage: &mut Stage, queue: &DrillResult) -> Result<(), Broken>
         stage.expect(format!("explain follows {id}"), false);
         return Ok(());
     };
-    let lines: Vec<String> =
-        followed.seen.iter().map(|(cite, line)| format!("{}: {line}", cite.rsplit('/').next().unwrap_or(cite))).collect();
+    let lines: Vec<String> = followed
+        .seen
+        .iter()
+        .map(|(cite, line)| format!("{}: {line}", cite.rsplit('/').next().unwrap_or(cite)))
+        .collect();
     let success = followed.seen.iter().any(|(_, line)| line.contains("claimWork") && line.contains("200"));
     let failure = followed.seen.iter().any(|(_, line)| line.contains("502"));
     stage.show(format!("lameduck explain --id {id}"), lines.join("\n"));
@@ -187,7 +201,11 @@ fn success_and_502(stage: &mut Stage, queue: &DrillResult) -> Result<(), Broken>
         format!("explain --id {id} shows the service's success and the load balancer's 502 side by side"),
         success && failure,
     );
-    stage.fact("one request, seen from both ends", "the service logs success, the client sees 502", "both lines, by id");
+    stage.fact(
+        "one request, seen from both ends",
+        "the service logs success, the client sees 502",
+        "both lines, by id",
+    );
     Ok(())
 }
 
@@ -197,7 +215,10 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
         Hop::Queue => Vec::new(),
         // They are not drilled: all that is lost is lost at nginx.
         Hop::Ingress => {
-            let mut service = PodSpec { folder: stage.setting.work.join(id).join("behind"), ..pod(stage, id, Hop::Queue, Form::Story)? };
+            let mut service = PodSpec {
+                folder: stage.setting.work.join(id).join("behind"),
+                ..pod(stage, id, Hop::Queue, Form::Story)?
+            };
             service.containers[0].pre_stop = None;
             vec![service.clone(), service]
         }
@@ -229,7 +250,10 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
         replicas: PODS,
         rate: RATE,
         duration: seconds(8),
-        profile: Profile { retry: Retry::from_id("none").unwrap_or(Profile::default().retry), ..Profile::from_id(profile).unwrap_or_default() },
+        profile: Profile {
+            retry: Retry::from_id("none").unwrap_or(Profile::default().retry),
+            ..Profile::from_id(profile).unwrap_or_default()
+        },
         mix: mix.iter().map(|text| text.parse::<Template>()).collect::<Result<_, _>>()?,
         events,
         lag: stage.time(LAG),
@@ -247,7 +271,12 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
 fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken> {
     let part = if form == Form::Story { "fixed" } else { "plain" };
     let (image, command, port, app) = match hop {
-        Hop::Ingress => (ingress_image(stage, id, part)?, ["nginx", "-c", "/srv/nginx.conf", "-g", "daemon off;"].as_slice(), INGRESS, "nginx"),
+        Hop::Ingress => (
+            ingress_image(stage, id, part)?,
+            ["nginx", "-c", "/srv/nginx.conf", "-g", "daemon off;"].as_slice(),
+            INGRESS,
+            "nginx",
+        ),
         Hop::Queue => (queue_image(stage, id, part)?, ["node", "src/main.js"].as_slice(), QUEUE, "queue"),
     };
     let mut command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
@@ -275,7 +304,9 @@ fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken>
     }
     let sleep = stage.time(SLEEP).as_secs_f64();
     let pre_stop = (form == Form::Story).then(|| match hop {
-        Hop::Ingress => format!("sleep {sleep}; nginx -c /srv/nginx.conf -s quit; while pgrep -x nginx; do sleep 1; done"),
+        Hop::Ingress => {
+            format!("sleep {sleep}; nginx -c /srv/nginx.conf -s quit; while pgrep -x nginx; do sleep 1; done")
+        }
         Hop::Queue => format!("sleep {sleep}"),
     });
     Ok(PodSpec {
