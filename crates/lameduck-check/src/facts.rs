@@ -69,7 +69,7 @@ pub struct WorkloadFacts {
     pub grace_s: f64,
     /// What TERM does.
     pub term: TermFact,
-    /// From the deletion to TERM, at least and at most.
+    /// From the deletion until the app is told, at least and at most: preStop, and what a trap sleeps.
     pub pre_stop_s: (f64, f64),
     /// The server's name in the catalogue.
     pub server: Option<&'static str>,
@@ -101,7 +101,7 @@ pub(crate) fn facts(world: &World, workload: &Workload, settings: predict::Setti
         replicas: workload.replicas.as_ref().map(|replicas| replicas.value),
         grace_s: grace,
         term: term(workload),
-        pre_stop_s: container.map_or((0.0, 0.0), |container| predict::pre_stop(container, grace)),
+        pre_stop_s: container.map_or((0.0, 0.0), |container| predict::told(container, grace)),
         server: server.map(|server| server.name),
         idle_s: server.and_then(|server| server.idle),
         finish_s: server.and_then(|server| server.shutdown).map(|(_, most)| most).filter(|most| most.is_finite()),

@@ -58,6 +58,8 @@ pub struct Init {
     pub group: bool,
     /// Waits for every descendant: `lameduck run`.
     pub waits: bool,
+    /// TERM is not passed on: `--rewrite 15:0`.
+    pub swallows: bool,
 }
 
 /// Where the text stood that a shell reads.
@@ -231,6 +233,7 @@ pub fn outcome(node: &Node, pid1: bool) -> Outcome {
         Node::App { .. } => Outcome::Graceful,
         Node::Unknown { .. } => Outcome::Unknown,
         Node::Shell(shell) => of_shell(shell, pid1, false),
+        Node::Init(init, _) if init.swallows => Outcome::Ignored,
         Node::Init(init, child) => match (init.group, child.as_ref()) {
             (true, Node::Shell(shell)) => of_shell(shell, false, true),
             (_, child) => match (outcome(child, false), init.waits) {
@@ -257,6 +260,45 @@ fn of_runner(runner: Runner, child: Option<&Node>, pid1: bool) -> Outcome {
     }
 }
 
+/// How the app hears of a stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Told {
+    /// Seconds after TERM at PID 1: what a trap sleeps first.
+    pub after_s: f64,
+    /// By a command in a trap, not by a signal.
+    pub by_command: bool,
+}
+
+/// How the app hears of a stop, by what its shells do.
+pub fn told(node: &Node) -> Told {
+    told_below(node, false)
+}
+
+/// `group`: everybody below got the signal too.
+fn told_below(node: &Node, group: bool) -> Told {
+    match node {
+        Node::Init(init, child) => told_below(child, init.group),
+        Node::Runner { child, .. } => child.as_deref().map_or_else(Told::default, |child| told_below(child, false)),
+        Node::Shell(shell) => match (&shell.program.how, &shell.program.trap) {
+            (How::Exec, _) => told_below(&shell.child, group),
+            (How::Background { .. }, Some(trap)) if trap.kills && !trap.ignores && !heard(&shell.child, group) => {
+                Told { after_s: trap.before, by_command: trap.stops }
+            }
+            _ => Told::default(),
+        },
+        Node::App { .. } | Node::Unknown { .. } => Told::default(),
+    }
+}
+
+/// Whether a signal to the whole group reaches what is below: an init in between gives its child a session of its own.
+fn heard(child: &Node, group: bool) -> bool {
+    match child {
+        Node::Init(init, _) => group && !init.swallows,
+        Node::Shell(shell) if shell.program.how == How::Exec => heard(&shell.child, group),
+        Node::Shell(_) | Node::App { .. } | Node::Runner { .. } | Node::Unknown { .. } => group,
+    }
+}
+
 /// `group`: everybody below got the signal too.
 fn of_shell(shell: &ShellNode, pid1: bool, group: bool) -> Outcome {
     let dies = if group { Outcome::ToldThenKilled } else { Outcome::KilledNow };
@@ -274,12 +316,15 @@ fn of_shell(shell: &ShellNode, pid1: bool, group: bool) -> Outcome {
             None => dies,
         },
         How::Background { waits, busy } => {
-            let told = group || trap.is_some_and(|trap| trap.kills);
+            let heard = heard(&shell.child, group);
+            let told = heard || trap.is_some_and(|trap| trap.kills);
             match trap {
                 None if *waits == 0 && !busy => Outcome::Unknown,
                 None if pid1 => Outcome::Ignored,
                 Some(trap) if trap.ignores => Outcome::Ignored,
                 Some(_) if *busy && *waits == 0 => Outcome::Ignored,
+                // The command ends when the app has ended; that the shell goes then cuts nothing.
+                Some(trap) if trap.stops && !heard && *waits > 0 => Outcome::Graceful,
                 Some(trap) if told && (trap.waits || *waits > 1) => Outcome::Graceful,
                 Some(_) if *waits == 0 => Outcome::Unknown,
                 None | Some(_) => dies,
@@ -645,7 +690,8 @@ fn transparent(name: &str, argv: &[&str]) -> Option<usize> {
 
 /// The inits, by what their options say.
 fn init(name: &str, argv: &[&str]) -> Option<(Init, usize)> {
-    let with = |group, waits| Init { name: name.to_owned(), group, waits };
+    let swallows = name == "dumb-init" && swallows(argv);
+    let with = |group, waits| Init { name: name.to_owned(), group, waits, swallows };
     let after = |values: &[&str]| {
         let mut n = 1;
         while let Some(word) = argv.get(n).filter(|word| word.starts_with('-')) {
@@ -673,6 +719,15 @@ fn init(name: &str, argv: &[&str]) -> Option<(Init, usize)> {
         }
         _ => None,
     }
+}
+
+/// Whether dumb-init's options have TERM dropped.
+fn swallows(argv: &[&str]) -> bool {
+    let mut words = argv[1..].iter().take_while(|word| word.starts_with('-') || word.contains(':'));
+    words.any(|word| {
+        let pair = word.strip_prefix("--rewrite=").or_else(|| word.strip_prefix("-r")).unwrap_or(word);
+        pair == "15:0"
+    })
 }
 
 /// A script of package.json, with where its text stands.

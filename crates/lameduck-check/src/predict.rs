@@ -65,6 +65,13 @@ pub fn pre_stop(container: &Container, grace: f64) -> (f64, f64) {
     }
 }
 
+/// The seconds until the app is told: preStop, and what a trap sleeps before it passes anything on.
+pub fn told(container: &Container, grace: f64) -> (f64, f64) {
+    let (least, most) = pre_stop(container, grace);
+    let after = container.launch.as_ref().map_or(0.0, |launch| launch::told(&launch.node).after_s);
+    ((least + after).min(grace), (most + after).min(grace))
+}
+
 /// What TERM does to a container, all told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -83,6 +90,7 @@ pub fn end(container: &Container) -> End {
         Outcome::Ignored => End::Stays,
         Outcome::KilledNow | Outcome::ToldThenKilled => End::Dies,
         Outcome::Unknown => End::Unknown,
+        Outcome::Graceful if launch::told(&launch.node).by_command => End::Drains,
         Outcome::Graceful => match container.server.as_ref().map(|server| server.on_stop) {
             Some(OnSignal::Graceful) => End::Drains,
             Some(OnSignal::Immediate) => End::Dies,
@@ -141,6 +149,7 @@ pub fn predict(world: &World, workload: &Workload, settings: Settings) -> Predic
     let mut enter = |moment, at: When| prediction.entries.push(Entry { moment, at });
     enter(Moment::Deleted, exact(0.0));
     enter(Moment::TermReceived, (before.0, Some(before.1)));
+    let before = told(container, grace);
     let end = if before.0 >= grace { End::Stays } else { end(container) };
     let (stops, exits): (Option<When>, When) = match end {
         End::Drains => {
@@ -199,7 +208,9 @@ fn windows(
         End::Dies => out.push(in_flight(Cause::CutMidResponse, before.0)),
         End::Drains => {
             let most = container.server.as_ref().and_then(|server| server.shutdown).map(|(_, most)| most);
-            if most.is_some_and(|most| most.is_finite() && before.0 + most > grace) {
+            // How long a command takes that tells it otherwise is not the server's time for a signal.
+            let by_command = container.launch.as_ref().is_some_and(|launch| launch::told(&launch.node).by_command);
+            if !by_command && most.is_some_and(|most| most.is_finite() && before.0 + most > grace) {
                 out.push(in_flight(Cause::KilledAtDeadline, grace));
             }
         }

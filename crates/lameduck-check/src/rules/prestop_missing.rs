@@ -2,7 +2,7 @@ use lameduck_core::{Cause, Severity};
 
 use super::{Check, Subject, budget};
 use crate::finding::{Confidence, Finding};
-use crate::launch::{Node, Outcome};
+use crate::launch::{self, Node, Outcome};
 use crate::model::Container;
 use crate::predict::{End, When, end, is_routed, stop_words};
 
@@ -16,6 +16,11 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
     }
     // lameduck run tells the app nothing before its traffic is quiet.
     if container.launch.as_ref().is_some_and(|launch| matches!(&launch.node, Node::Init(init, _) if init.waits)) {
+        return Vec::new();
+    }
+    // A trap that sleeps first is a preStop hook of its own.
+    let told = container.launch.as_ref().map_or(0.0, |launch| launch::told(&launch.node).after_s);
+    if lag.1.is_some_and(|most| most <= told) {
         return Vec::new();
     }
     let end = end(container);

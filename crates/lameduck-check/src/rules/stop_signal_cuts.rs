@@ -3,7 +3,7 @@ use lameduck_core::{Cause, Severity};
 use super::{Check, Subject, budget};
 use crate::edit::Edit;
 use crate::finding::{Confidence, Finding};
-use crate::launch::Outcome;
+use crate::launch::{self, Outcome};
 use crate::model::{Container, Hook};
 use crate::server::{OnSignal, Server};
 use crate::span::Span;
@@ -14,7 +14,7 @@ fn check(subject: &Subject<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for container in &subject.workload.containers {
         let (Some(launch), Some(server)) = (&container.launch, &container.server) else { continue };
-        let reached = matches!(launch.outcome, Outcome::Graceful);
+        let reached = matches!(launch.outcome, Outcome::Graceful) && !launch::told(&launch.node).by_command;
         if !reached || server.on_stop != OnSignal::Immediate || told_otherwise(container) {
             continue;
         }

@@ -2,13 +2,15 @@ use lameduck_core::Cause;
 
 use super::{Check, Subject, tree};
 use crate::finding::Finding;
+use crate::launch::{self, Launch};
 use crate::shell::exec::How;
 
 pub const CHECK: Check = Check::Workload(check);
 
 fn check(subject: &Subject<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    for (shell, _) in tree::launches(subject.workload).flat_map(tree::shells) {
+    let by_signal = |launch: &&Launch| !launch::told(&launch.node).by_command;
+    for (shell, _) in tree::launches(subject.workload).filter(by_signal).flat_map(tree::shells) {
         let Some(trap) = &shell.program.trap else { continue };
         let How::Background { waits, .. } = shell.program.how else { continue };
         if waits != 1 || trap.waits || trap.ignores {

@@ -68,8 +68,12 @@ pub struct Trap {
     pub kills: bool,
     /// It waits for somebody.
     pub waits: bool,
+    /// It tells somebody by a command instead of a signal, which ends when that is done: `passenger stop`.
+    pub stops: bool,
     /// The seconds it sleeps, as far as they are written down.
     pub sleeps: f64,
+    /// Those of them that it sleeps before it tells anybody.
+    pub before: f64,
     /// An empty action: the signal is ignored, by children too.
     pub ignores: bool,
     pub span: Span,
@@ -446,7 +450,9 @@ impl<'s> Walk<'s> {
             action: (*action).to_owned(),
             kills: false,
             waits: false,
+            stops: false,
             sleeps: 0.0,
+            before: 0.0,
             ignores: action.is_empty(),
             span: simple.span,
         };
@@ -464,10 +470,15 @@ impl<'s> Walk<'s> {
                 ["kill", "-0", ..] | [] => {}
                 ["kill" | "pkill" | "killall", ..] => trap.kills = true,
                 ["wait", ..] => trap.waits = true,
-                ["sleep", time] => trap.sleeps += seconds(time).unwrap_or_default(),
+                ["sleep", time] => {
+                    let time = seconds(time).unwrap_or_default();
+                    trap.sleeps += time;
+                    trap.before += if trap.kills { 0.0 } else { time };
+                }
                 // `nginx -s quit`, `passenger stop`: told by another way than a signal.
                 [_, rest @ ..] if rest.iter().any(|word| matches!(*word, "stop" | "quit" | "shutdown" | "drain")) => {
                     trap.kills = true;
+                    trap.stops = true;
                 }
                 [name, ..] => {
                     if let Some(Command { kind: Kind::Group(body) | Kind::Subshell(body), .. }) =
