@@ -2,8 +2,13 @@
 
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::PodError;
+
+/// How often, and how far apart, a pair of interfaces is tried to be made.
+const TRIES: u32 = 100;
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// The bridge of the node.
 pub const BRIDGE: &str = "lameduck0";
@@ -20,13 +25,26 @@ pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
     let [_, _, high, low] = address.octets();
     let peer = format!("ld{high}-{low}");
     let node = node.to_string();
+    // The address before had it too: whoever knows its neighbours by it needs not ask again.
+    let hardware = format!("02:58:0a:58:{high:02x}:{low:02x}");
     ip(&["link", "set", "lo", "up"])?;
-    ip(&["link", "add", "eth0", "type", "veth", "peer", "name", &peer, "netns", &node])?;
+    add_pair(&["link", "add", "eth0", "address", &hardware, "type", "veth", "peer", "name", &peer, "netns", &node])?;
     ip(&["addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
     ip(&["link", "set", "eth0", "up"])?;
     let mut at_node = vec!["--target", &node, "--net", "ip", "link", "set", &peer];
     at_node.extend(["master", BRIDGE, "up"]);
     run("nsenter", &at_node)
+}
+
+/// The pair of a pod that had this address goes a moment after its last process.
+fn add_pair(arguments: &[&str]) -> Result<(), PodError> {
+    for _ in 0..TRIES {
+        match ip(arguments) {
+            Err(PodError::Program { why, .. }) if why.contains("File exists") => std::thread::sleep(BETWEEN),
+            result => return result,
+        }
+    }
+    ip(arguments)
 }
 
 fn ip(arguments: &[&str]) -> Result<(), PodError> {
