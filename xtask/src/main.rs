@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak`.
+//! The project's own tasks: `cargo xtask test|slim|bench|matrix|soak|truth`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -14,6 +14,7 @@ mod packages;
 mod slim;
 mod soak;
 mod test;
+mod truth;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,9 @@ cargo xtask TASK
   soak [--minutes 10] [--rate 60] [--seed N] [--json FILE]
                              The front between an app and clients that fail in every way there is, so many sessions a
                              second. Fails where anything is left of them: descriptors, memory, an entry in the books.
+  truth record [--proxies google,nginx,haproxy,haproxy-more,envoy] [--only a,b] [--envoy PATH]
+                             The fixtures that explain is held to: real proxies before real servers that are ended under
+                             load, with the drill's verdict on each loss. Root; with --only the rest stays as it was.
 ";
 
 fn main() -> ExitCode {
@@ -55,6 +59,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "bench" => bench::bench(&rest),
         "matrix" => matrix::matrix(&rest),
         "soak" => soak::soak(&rest),
+        "truth" => truth::truth(&rest),
         _ => {
             eprint!("{HELP}");
             Ok(ExitCode::from(2))

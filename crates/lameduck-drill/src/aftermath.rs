@@ -38,7 +38,6 @@ pub(crate) fn leave(plan: &Plan, seen: &Observation) -> Result<(), SetupError> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a plan names the files that a drill leaves")]
 fn write(path: &Path, text: &str) -> Result<(), SetupError> {
     std::fs::write(path, text).map_err(|source| SetupError::Logs { path: path.to_owned(), source })
 }
@@ -66,7 +65,7 @@ fn balancer_log(plan: &Plan, seen: &Observation) -> String {
         .chain(seen.book.nowhere.iter().map(|request| (request.at, unpicked(plan, seen, *request))))
         .collect();
     lines.sort_by(|(a, left), (b, right)| a.cmp(b).then_with(|| left["trace"].as_str().cmp(&right["trace"].as_str())));
-    lines.into_iter().map(|(_, line)| format!("{line}\n")).collect()
+    lines.into_iter().fold(String::new(), |all, (_, line)| all + &line.to_string() + "\n")
 }
 
 fn answered_or_not(plan: &Plan, seen: &Observation, request: &Seen<'_>) -> Value {
@@ -159,17 +158,17 @@ fn cluster_log(plan: &Plan, seen: &Observation) -> Value {
     }
     items.extend(seen.lives.iter().map(|replica| pod(plan, seen, replica)));
     let routed = seen.lives.iter().filter(|replica| replica.life.at(Moment::EndpointRemoved).is_none());
-    items.extend(routed.map(|replica| slice(plan, seen, replica)));
+    items.extend(routed.map(|replica| slice(plan, replica)));
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
-fn pod_name(seen: &Observation, replica: &Observed) -> String {
-    format!("drill-{}-{}", seen.run, replica.name)
+fn pod_name(replica: &Observed) -> String {
+    format!("drill-{}", replica.name)
 }
 
 /// The kubelet's. It has none for SIGKILL at the deadline, and none for the end of one process among several.
 fn events(seen: &Observation, replica: &Observed) -> Vec<Value> {
-    let name = pod_name(seen, replica);
+    let name = pod_name(replica);
     let told = [
         (Moment::Started, "Started", "Started container app"),
         (Moment::TermReceived, "Killing", "Stopping container app"),
@@ -207,7 +206,7 @@ fn pod(plan: &Plan, seen: &Observation, replica: &Observed) -> Value {
         _ => json!({"running": {"startedAt": started}}),
     };
     let mut metadata = json!({
-        "name": pod_name(seen, replica), "namespace": "default", "labels": {"app": "drill"}, "creationTimestamp": started,
+        "name": pod_name(replica), "namespace": "default", "labels": {"app": "drill"}, "creationTimestamp": started,
     });
     if let Some(term) = at(Moment::TermReceived) {
         // The API's deletionTimestamp is the deadline.
@@ -228,8 +227,8 @@ fn pod(plan: &Plan, seen: &Observation, replica: &Observed) -> Value {
 }
 
 /// The replicas share an address, and a slice's ports are those of all its endpoints: one for each.
-fn slice(plan: &Plan, seen: &Observation, replica: &Observed) -> Value {
-    let name = pod_name(seen, replica);
+fn slice(plan: &Plan, replica: &Observed) -> Value {
+    let name = pod_name(replica);
     let ready = replica.life.at(Moment::Ready).is_some() && replica.life.at(Moment::Exited).is_none();
     let stopping = replica.life.at(Moment::TermReceived).is_some();
     json!({

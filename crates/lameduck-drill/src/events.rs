@@ -11,7 +11,7 @@ use crate::plan::Action;
 use crate::progress::Progress;
 use crate::replica::{Reaction, Replica};
 use crate::run::Shared;
-use crate::wire::exchange::{IdleState, idle_state};
+use crate::wire::exchange::{Connected, IdleState, connect, idle_state};
 
 /// How often a stopping replica's listener is looked at.
 const LISTENER_POLL: Duration = Duration::from_millis(5);
@@ -145,6 +145,11 @@ fn remove(shared: &Shared, replica: &Replica) {
         return;
     }
     let now = shared.clock.now();
+    if shared.plan.via.is_some() {
+        // The proxy's routing is its own.
+        replica.record(now, Moment::EndpointRemoved);
+        return;
+    }
     let closed = shared.router.borrow_mut().remove(replica.index);
     let lanes = shared.links.borrow_mut().remove(replica.index);
     replica.record(now, Moment::EndpointRemoved);
@@ -176,6 +181,15 @@ fn note_idle(replica: &Replica, state: IdleState, idle: Duration) {
 /// Where a replica ends without having been told to, routing hears of it after the same lag.
 pub(crate) async fn watch_crash(shared: Rc<Shared>, replica: Rc<Replica>) {
     replica.exit().await;
+    if let Some(via) = shared.plan.via {
+        let (shared, replica) = (Rc::clone(&shared), Rc::clone(&replica));
+        tokio::task::spawn_local(async move {
+            let silent = matches!(connect(replica.address, via.connect_timeout).await, Connected::TimedOut);
+            // A successor on the same port answers for itself.
+            let alone = !shared.fleet.borrow().replicas.iter().any(|one| one.port == replica.port && !one.has_exited());
+            replica.life.borrow_mut().unreachable = silent && alone;
+        });
+    }
     if replica.life.borrow().at(Moment::TermReceived).is_none() {
         shared.router.borrow_mut().leave(replica.index);
         remove_after_lag(shared, replica).await;

@@ -29,7 +29,8 @@ pub enum LogKind {
 #[derive(Debug)]
 pub(crate) struct Log {
     prefix: String,
-    seen: HashMap<AttemptId, Duration>,
+    /// When an id was first seen, and whose line that was.
+    seen: HashMap<AttemptId, (Duration, usize)>,
     /// Attempts whose line says that a neighbour refused the connection.
     refused_by_neighbour: HashSet<AttemptId>,
 }
@@ -44,8 +45,8 @@ impl Log {
         if retry == 0 { format!("{}{number}", self.prefix) } else { format!("{}{number}.{retry}", self.prefix) }
     }
 
-    /// Takes a line, or a part of one, seen at `at`.
-    pub(crate) fn line(&mut self, line: &[u8], at: Duration) {
+    /// Takes a line of a replica, or a part of one, seen at `at`.
+    pub(crate) fn line(&mut self, replica: usize, line: &[u8], at: Duration) {
         let prefix = self.prefix.as_bytes();
         let neighbour_refused = says_neighbour_refused(line);
         let mut rest = line;
@@ -53,7 +54,7 @@ impl Log {
             rest = &rest[found + prefix.len()..];
             if let Some((number, after)) = digits(rest) {
                 let retry = after.strip_prefix(b".").and_then(digits).map_or(0, |(retry, _)| retry);
-                self.seen.entry((number, retry as u32)).or_insert(at);
+                self.seen.entry((number, retry as u32)).or_insert((at, replica));
                 if neighbour_refused {
                     self.refused_by_neighbour.insert((number, retry as u32));
                 }
@@ -62,7 +63,12 @@ impl Log {
     }
 
     pub(crate) fn saw(&self, attempt: AttemptId) -> Option<Duration> {
-        self.seen.get(&attempt).copied()
+        self.seen.get(&attempt).map(|(at, _)| *at)
+    }
+
+    /// The replica whose log shows it.
+    pub(crate) fn whose(&self, attempt: AttemptId) -> Option<usize> {
+        self.seen.get(&attempt).map(|(_, replica)| *replica)
     }
 
     /// Whether a gateway among the replica's processes says of an attempt that its neighbour on loopback refused the connection.
@@ -114,7 +120,7 @@ mod tests {
     fn log(lines: &[(&str, u64)]) -> Log {
         let mut log = Log::new("ab");
         for (line, at) in lines {
-            log.line(line.as_bytes(), ms(*at));
+            log.line(0, line.as_bytes(), ms(*at));
         }
         log
     }

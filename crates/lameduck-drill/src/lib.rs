@@ -5,6 +5,7 @@
 //! [`render`] turns results into text, JSON, `JUnit` and HTML. Nothing here prints, exits or reads the environment.
 
 mod aftermath;
+mod behind;
 mod clock;
 pub mod demo;
 mod events;
@@ -36,7 +37,7 @@ use lameduck_core::duration::show;
 
 pub use evidence::LogKind;
 pub use mix::{Kind, Template, parse_request_file};
-pub use plan::{Action, Event, Plan, Pods};
+pub use plan::{Action, Event, Plan, Pods, Via};
 pub use profile::{Profile, Retry};
 pub use progress::{Progress, Tick};
 pub use result::{CompareResult, DrillResult, DrillVerdict};

@@ -15,7 +15,7 @@ use crate::links::{Lane, Place};
 use crate::mix::{Kind, Template, draw};
 use crate::profile::{FailedOn, Failure};
 use crate::record::{Nowhere, Record, begun};
-use crate::replica::Reaction;
+use crate::replica::{Reaction, Replica};
 use crate::rng::Rng;
 use crate::router::{EndpointId, Pooled, Target};
 use crate::run::Shared;
@@ -291,8 +291,7 @@ impl Request {
     }
 
     fn react(&self, endpoint: EndpointId, reaction: Reaction) {
-        // Once the run is over the fleet is gone, and its evidence has been taken.
-        if let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint) {
+        if let Some(replica) = self.replica(endpoint) {
             replica.reacted(reaction);
         }
     }
@@ -409,7 +408,7 @@ impl Request {
         }
         let counted = Counted::new(&self.flight.connections);
         let place = self.open(retry, endpoint, Connection::Fresh, None);
-        let address = self.shared.fleet.borrow().replicas[endpoint].address;
+        let address = self.address(endpoint);
         match connect(address, self.shared.plan.connect_timeout).await {
             Connected::Open(stream) => {
                 let id = self.flight.next_connection.get();
@@ -431,9 +430,24 @@ impl Request {
         Some((place, None))
     }
 
+    /// Where it is sent: to the replica, or to the proxy before all of them.
+    fn address(&self, endpoint: EndpointId) -> std::net::SocketAddr {
+        let replica = || self.shared.fleet.borrow().replicas[endpoint].address;
+        self.shared.plan.via.map_or_else(replica, |via| via.address)
+    }
+
+    /// The replica that a connection is to, if that is known.
+    fn replica(&self, endpoint: EndpointId) -> Option<Rc<Replica>> {
+        if self.shared.plan.via.is_some() {
+            return None;
+        }
+        // Once the run is over the fleet is gone, and its evidence has been taken.
+        self.shared.fleet.borrow().replicas.get(endpoint).map(Rc::clone)
+    }
+
     /// A refused handshake says that nobody listens, the moment it is refused.
     fn refused_by(&self, endpoint: EndpointId) {
-        if let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint) {
+        if let Some(replica) = self.replica(endpoint) {
             let stopping = replica.life.borrow().at(Moment::TermReceived).is_some();
             if stopping && !replica.has_exited() {
                 replica.listener_closed(self.shared.clock.now());
@@ -471,7 +485,7 @@ impl Request {
         let shared = &self.shared;
         let attempt = shared.book.borrow().records[place].id;
         let id = shared.log.borrow().id(attempt);
-        let address = shared.fleet.borrow().replicas[pooled.endpoint].address;
+        let address = self.address(pooled.endpoint);
         let wire = wire(self.template(), &address.to_string(), &id, shared.plan.id_in_query);
         if !shared.plan.rtt.is_zero() {
             // On its way: what the server does in this time, the request does not know.
@@ -528,7 +542,7 @@ impl Request {
     /// What an exchange says about whether its replica has heard the stop signal.
     fn learn(&self, endpoint: EndpointId, attempt: AttemptId, got: &Exchanged) {
         debug_assert_eq!(attempt.0, self.number);
-        let Some(replica) = self.shared.fleet.borrow().replicas.get(endpoint).map(Rc::clone) else { return };
+        let Some(replica) = self.replica(endpoint) else { return };
         let stopping = replica.life.borrow().at(Moment::TermReceived).is_some();
         let said_close = got.head.is_some_and(|head| head.said_close);
         if !stopping {

@@ -138,6 +138,17 @@ impl fmt::Display for Event {
     }
 }
 
+/// A proxy that balances over the replicas, which the load goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Via {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it keeps connections to the replicas for later requests.
+    pub keeps: bool,
+    /// How long it tries to connect.
+    pub connect_timeout: Duration,
+}
+
 /// Replicas that are pods. Each has an address of its own, so they share one port; the command holds the pod, and is told by
 /// SIGUSR1 that its grace is over instead of being killed itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +226,8 @@ pub struct Plan {
     pub id_in_query: bool,
     /// Where the replicas' output is kept, a file each. Default nowhere; it is searched for ids all the same.
     pub logs: Option<PathBuf>,
+    /// The proxy in the path. It has to know the replicas, so their ports are fixed, and routing is its own affair. Default none.
+    pub via: Option<Via>,
     /// Where the log of a Google load balancer in the drill's place is written. Default nowhere.
     pub lb_log: Option<PathBuf>,
     /// Where is written what a cluster records of the replicas' lives. Default nowhere.
@@ -253,6 +266,7 @@ impl Default for Plan {
             max_connections: 1000,
             id_in_query: false,
             logs: None,
+            via: None,
             lb_log: None,
             cluster_log: None,
         }
@@ -280,6 +294,11 @@ impl Plan {
         refuse(
             !(rate.is_finite() && rate > 0.0 && rate <= 20_000.0),
             format!("--rate {rate}: above 0, at most 20000"),
+        )?;
+        refuse(
+            self.via.is_some() && (self.port_base == 0 || self.lb_log.is_some()),
+            "--via: the proxy has to know the replicas' ports (--port-base), and writes its own log (no --lb-log)"
+                .into(),
         )?;
         refuse(self.mix.is_empty(), "--requests: the mix is empty".into())?;
         refuse(self.grace.is_zero(), "--grace 0s: SIGKILL would come with the stop signal; use the event kill".into())?;

@@ -51,6 +51,8 @@ pub(crate) struct Life {
     pub(crate) kept_alive: bool,
     /// When one of its processes was killed by an event, the last time.
     pub(crate) part_ended: Option<Duration>,
+    /// Whether its address no longer answered after its end, not even by a refusal. Only asked where a proxy stands between.
+    pub(crate) unreachable: bool,
 }
 
 impl Life {
@@ -125,6 +127,7 @@ impl Starter {
                 reaction: Reaction::None,
                 kept_alive: false,
                 part_ended: None,
+                unreachable: false,
             }),
             tail: RefCell::default(),
             exited,
@@ -183,7 +186,7 @@ fn take_line(replica: &Replica, log: &RefCell<Log>, line: &[u8], at: Duration) {
     if line.is_empty() {
         return;
     }
-    log.borrow_mut().line(line, at);
+    log.borrow_mut().line(replica.index, line, at);
     let mut tail = replica.tail.borrow_mut();
     if tail.len() == TAIL_LINES {
         tail.pop_front();

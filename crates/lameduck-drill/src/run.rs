@@ -38,8 +38,6 @@ const PORTS: std::ops::Range<u16> = 18_000..32_000;
 /// What one run left: the raw material of a result.
 #[derive(Debug)]
 pub(crate) struct Observation {
-    /// What tells the run's ids from others.
-    pub(crate) run: String,
     /// The clock's zero, since 1970.
     pub(crate) origin: Duration,
     pub(crate) records: Vec<Record>,
@@ -336,7 +334,9 @@ impl Shared {
         let mut book = self.book.take();
         let log = self.log.replace(Log::new("done"));
         let records = std::mem::take(&mut book.records);
-        let whole = |record: &&Record| matches!(record.attempt.ending, Ending::Complete { .. });
+        // Behind a proxy a failure may be the proxy's own answer, which no replica ever had.
+        let own = |status: u16| status < 500 || self.plan.via.is_none();
+        let whole = |record: &&Record| matches!(record.attempt.ending, Ending::Complete { status } if own(status));
         let log_kind = log.kind(records.iter().filter(whole).map(|record| (record.id, record.attempt.ended)));
         let empty = || Life {
             timeline: lameduck_core::Timeline::default(),
@@ -344,6 +344,7 @@ impl Shared {
             reaction: replica::Reaction::None,
             kept_alive: false,
             part_ended: None,
+            unreachable: false,
         };
         let lives = replicas.iter().map(|replica| Observed {
             name: replica.name(),
@@ -352,7 +353,6 @@ impl Shared {
             life: replica.life.replace(empty()),
         });
         Observation {
-            run: self.starter.run.clone(),
             origin: self.clock.origin(),
             records,
             lives: lives.collect(),

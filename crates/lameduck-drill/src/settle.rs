@@ -8,6 +8,7 @@ use lameduck_core::judge::{Connection, Ending};
 use lameduck_core::timeline::{Moment, Provenance};
 use lameduck_core::{Cause, Ledger, Outcome, ServerSide, Tally, Verdict, judge};
 
+use crate::behind;
 use crate::evidence::LogKind;
 use crate::plan::Plan;
 use crate::record::Record;
@@ -81,7 +82,7 @@ fn signed(at: Duration, origin: Duration) -> f64 {
 }
 
 fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut Ledger, result: &mut DrillResult) {
-    let verdicts: Vec<(Verdict, Option<bool>)> = seen.records.iter().map(|record| judged(record, &seen)).collect();
+    let verdicts = verdicts(plan, &mut seen);
     let retried = last_attempts(&seen.records, &verdicts);
     let mut tallies = vec![Tally::default(); seen.lives.len()];
     for (record, (verdict, saw)) in seen.records.iter().zip(&verdicts) {
@@ -160,6 +161,21 @@ fn weaker(a: LogKind, b: LogKind) -> LogKind {
     }
 }
 
+/// Each attempt before the law. Behind a proxy it is told here which replica it went to; where that is not known it stands in
+/// the first one's books.
+fn verdicts(plan: &Plan, seen: &mut Observation) -> Vec<(Verdict, Option<bool>)> {
+    let Some(via) = plan.via else { return seen.records.iter().map(|record| judged(record, seen)).collect() };
+    let mut records = std::mem::take(&mut seen.records);
+    let judge = |record: &mut Record| {
+        let found = behind::judged(record, via, seen);
+        record.replica = found.replica.unwrap_or(0);
+        (found.verdict, found.saw)
+    };
+    let verdicts = records.iter_mut().map(judge).collect();
+    seen.records = records;
+    verdicts
+}
+
 /// One attempt before the law, with what its server is known to have done.
 fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
     let life = &seen.lives[record.replica].life;
@@ -168,7 +184,13 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         (false, LogKind::EveryArrival) => Some(false),
         (false, LogKind::None | LogKind::Some) => None,
     };
-    let server = ServerSide {
+    let server = ServerSide { neighbour_refused: seen.log.neighbour_refused(record.id), ..server_side(life, saw) };
+    (judge(&record.attempt, &server), saw)
+}
+
+/// What is known of a replica.
+pub(crate) fn server_side(life: &Life, saw: Option<bool>) -> ServerSide {
+    ServerSide {
         ready: life.at(Moment::Ready),
         stop_requested: life.at(Moment::TermReceived),
         reacted: reacted(life),
@@ -176,9 +198,8 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         exited: life.at(Moment::Exited),
         part_ended: life.part_ended,
         saw_request: saw,
-        neighbour_refused: seen.log.neighbour_refused(record.id),
-    };
-    (judge(&record.attempt, &server), saw)
+        neighbour_refused: None,
+    }
 }
 
 /// Whether the stop signal had an effect before SIGKILL.

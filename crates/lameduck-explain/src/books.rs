@@ -235,6 +235,8 @@ pub struct Minute {
 pub struct Backend {
     /// Requests sent to it.
     pub requests: u64,
+    /// When the last of the requests that it answered began: until then it accepted what came.
+    pub last_begun: Option<Micros>,
     /// Hours, each with the seconds in which it answered.
     pub answered: Vec<(i64, Box<[u64; 57]>)>,
 }
@@ -293,12 +295,17 @@ fn class(took: Option<Micros>) -> u8 {
     took.map_or(255, |took| ((took.max(1) as f64).log10() * 4.0) as u8)
 }
 
-/// Method and the first parts of the path, with numbers and ids left out.
-fn route(method: &[u8], target: &[u8]) -> Vec<u8> {
-    let path = memchr::memmem::find(target, b"://").map_or(target, |at| {
+/// A target without scheme and host, which one hop logs and another does not.
+fn path(target: &[u8]) -> &[u8] {
+    memchr::memmem::find(target, b"://").map_or(target, |at| {
         let rest = &target[at + 3..];
         &rest[memchr::memchr(b'/', rest).unwrap_or(rest.len())..]
-    });
+    })
+}
+
+/// Method and the first parts of the path, with numbers and ids left out.
+fn route(method: &[u8], target: &[u8]) -> Vec<u8> {
+    let path = path(target);
     let path = &path[..memchr::memchr2(b'?', b'#', path).unwrap_or(path.len())];
     let mut out = method.to_vec();
     out.push(b' ');
@@ -377,7 +384,8 @@ impl Books {
         self.count_minute(format, end, lost);
         let backend = self.symbols.of(hop.backend);
         if backend > OTHERS {
-            self.see_backend(backend, end, matches!(hop.signal, Signal::Answered | Signal::AppError));
+            let answered = matches!(hop.signal, Signal::Answered | Signal::AppError);
+            self.see_backend(backend, end, answered, hop.took);
         }
         match hop.signal {
             Signal::Answered => self.masked += u64::from(hop.attempts > 1),
@@ -430,11 +438,14 @@ impl Books {
         minute.lost += sums.lost;
     }
 
-    fn see_backend(&mut self, backend: Symbol, end: Micros, answered: bool) {
+    fn see_backend(&mut self, backend: Symbol, end: Micros, answered: bool, took: Option<Micros>) {
         let book = self.backends.entry(backend).or_default();
         book.requests += 1;
         if !answered {
             return;
+        }
+        if let Some(took) = took {
+            book.last_begun = book.last_begun.max(Some(end.saturating_sub(took)));
         }
         let second = end.div_euclid(SECOND);
         let (hour, of_hour) = (second.div_euclid(3600), second.rem_euclid(3600) as usize);
@@ -464,7 +475,7 @@ impl Books {
             route: self.symbols.of(&route(hop.method, hop.target)),
             detail: self.symbols.of(hop.detail),
             id: clean(&hop.id[..hop.id.len().min(128)]).into_boxed_str(),
-            request_key: key(&[hop.method, hop.target]),
+            request_key: key(&[hop.method, path(hop.target)]),
             client_key: key(&[host(hop.client)]),
             attempts: hop.attempts,
             same_pod: hop.same_pod,
@@ -504,7 +515,7 @@ impl Books {
             backend: self.symbols.of(note.backend),
             route: self.symbols.of(&route(note.method, note.target)),
             detail: self.symbols.of(note.detail),
-            request_key: key(&[note.method, note.target]),
+            request_key: key(&[note.method, path(note.target)]),
             client_key: key(&[host(note.client)]),
         };
         self.remarks.push(remark);
@@ -525,6 +536,7 @@ impl Books {
         for (backend, theirs) in other.backends {
             let book = self.backends.entry(of(backend)).or_default();
             book.requests += theirs.requests;
+            book.last_begun = book.last_begun.max(theirs.last_begun);
             for (hour, bits) in theirs.answered {
                 match book.answered.iter_mut().find(|(known, _)| *known == hour) {
                     Some((_, ours)) => ours.iter_mut().zip(bits.iter()).for_each(|(ours, theirs)| *ours |= theirs),

@@ -11,6 +11,8 @@ use crate::world::{Life, State, World};
 
 /// A close this soon after the request began met it on its way: nothing had been worked on.
 const QUICK: Micros = 100_000;
+/// Logs round begin and end to milliseconds.
+const ROUNDING: Micros = 2_000;
 /// The slack of the law, in microseconds.
 const SLACK: Micros = lameduck_core::judge::SLACK.as_micros() as Micros;
 /// How near a server's other answers must be to show that it lived.
@@ -61,6 +63,8 @@ struct Around {
     refused: bool,
     /// It had never answered before, though the log goes back.
     new: bool,
+    /// It answered a request that began after this one, so it had accepted this one too.
+    accepted: bool,
     /// It answered shortly before, and has refused nobody since its stop was requested.
     served_on: bool,
     /// Its app, and not a neighbour's, said that it stops.
@@ -104,8 +108,12 @@ fn around(loss: &Loss, books: &Books, refusals: &Refusals, stop: Option<Micros>)
     let (before, after) = (backend.answered_between(at - NEAR, at), backend.answered_between(at + 1, at + NEAR));
     let new = !backend.answered_between(at - 600 * SECOND, at) && backend.answered_between(at, at + 600 * SECOND);
     let heard = stop.is_none_or(|stop| refusals.within(loss.backend, stop, at - SECOND / 10));
-    let served_on = !heard && backend.answered_between(at - 3 * SECOND / 2, at);
-    Around { lived: before && after && !refused, refused, new, served_on, said_stop: false }
+    // Some logs name the server of a failure only: that it was still routed to shows in those after its end.
+    let routed = refusals.within(loss.backend, at, at + NEAR);
+    let served_on = !heard && (routed || backend.answered_between(at - 3 * SECOND / 2, at));
+    let accepted =
+        loss.took.zip(backend.last_begun).is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
+    Around { accepted, lived: before && after && !refused, refused, new, served_on, said_stop: false }
 }
 
 /// Gives a loss its cause.
@@ -122,7 +130,7 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
         Signal::Refused | Signal::ConnectFailed if loss.same_pod => {
             proven(Cause::PeerDown, "refused by the neighbour in the same pod")
         }
-        Signal::Refused | Signal::ConnectFailed => refused(loss, state, around),
+        Signal::Refused | Signal::ConnectFailed => refused(loss, state, life, around),
         Signal::Unroutable => proven(Cause::GoneAddress, "no way to the address: it no longer exists"),
         Signal::ConnectTimeout | Signal::Silent => silent(state),
         Signal::ClosedBeforeAnswer => closed(loss, state, life, around),
@@ -138,11 +146,21 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
         },
         Signal::NoServer => no_server(loss, books, world),
         Signal::Overload => proven(Cause::Overload, "the hop's own limit or queue was full"),
-        Signal::AppError => proven(Cause::AppError, "a whole answer, sent by the server itself"),
+        Signal::AppError => own_answer(loss.status),
         Signal::Failed => failed(loss),
         Signal::Answered | Signal::Policy | Signal::ClientLeft => open("missing: this is no loss"),
     };
     (verdict, life.map(|life| life.cites.iter().take(3).copied().collect()).unwrap_or_default())
+}
+
+/// A whole 5xx of the server itself; what each status stands for is as in `lameduck_core::judge`.
+fn own_answer(status: u16) -> Verdict {
+    match status {
+        502 => open("a whole 502, sent by the server itself; missing: the log of the gateway in it that wrote it"),
+        503 => proven(Cause::Overload, "a whole 503, sent by the server itself"),
+        504 => proven(Cause::BackendTimeout, "a whole 504, sent by the server itself"),
+        _ => proven(Cause::AppError, "a whole answer, sent by the server itself"),
+    }
 }
 
 fn closed_idle(state: State, life: Option<&Life>, around: Around) -> Verdict {
@@ -187,7 +205,7 @@ fn read_and_closed(state: State, life: Option<&Life>, around: Around) -> Verdict
     }
 }
 
-fn refused(loss: &Loss, state: State, around: Around) -> Verdict {
+fn refused(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Verdict {
     let slow = loss.signal == Signal::ConnectFailed && loss.took.is_some_and(|took| took > SECOND);
     match state {
         State::Terminating(_) if slow => {
@@ -202,6 +220,12 @@ fn refused(loss: &Loss, state: State, around: Around) -> Verdict {
         }
         State::Crashed => likely(Cause::CrashRestart, "refused after an end that nobody asked for"),
         State::Starting => likely(Cause::NotReadyYet, "refused before the pod was ready"),
+        State::Alive if slow => {
+            likely(Cause::Overload, "connecting went unanswered by a pod that runs: its backlog was full")
+        }
+        State::Alive if life.and_then(|life| life.ready).is_some_and(|ready| loss.end < ready + SECOND) => {
+            likely(Cause::NotReadyYet, "refused within the second in which the pod became ready")
+        }
         State::Alive => open("refused by a pod that runs and was not told to stop; missing: its own log"),
         State::Unknown if around.new && loss.signal == Signal::Refused => {
             likely(Cause::NotReadyYet, "refused by an address that had never answered and did so later")
@@ -250,13 +274,23 @@ fn closed(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Ver
     match (state, quick) {
         (State::Killed, _) => killed(life, around),
         (State::Crashed, _) => likely(Cause::CrashRestart, "closed as the process, or its worker, ended by itself"),
+        (State::Terminating(_) | State::Stopped(_), Some(_)) if around.accepted => likely(
+            Cause::CutMidResponse,
+            "closed by a pod that was stopping, and that had answered a request which came after this one",
+        ),
+        (State::Terminating(_) | State::Stopped(_), Some(true)) if at_its_end(loss, life) => open(
+            "closed at once, as the pod stopped or its process ended: an idle connection, or a request just begun; missing: a capture, or the server's log",
+        ),
         (State::Terminating(_) | State::Stopped(_), Some(true)) => likely(
             Cause::IdleCloseRace,
             "closed at once by a pod that was stopping: an idle connection, closed at the stop",
         ),
-        (State::Terminating(_) | State::Stopped(_), Some(false)) => {
+        (State::Terminating(_) | State::Stopped(_), Some(false)) if began_before_the_stop(loss, life) => {
             likely(Cause::CutMidResponse, "closed by a pod that was stopping, after it had had the request for a while")
         }
+        (State::Terminating(_) | State::Stopped(_), Some(false)) => open(
+            "closed by a pod that was stopping, after a while; missing: whether it had still accepted the connection (its log, or a capture)",
+        ),
         (State::Terminating(_) | State::Stopped(_), None) => {
             open("closed by a pod that was stopping; missing: how long the request had been with it")
         }
@@ -276,6 +310,19 @@ fn closed(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Ver
             open("closed before an answer: an idle close or an end; missing: the server's state then, or a capture")
         }
     }
+}
+
+/// Whether it ended as its pod began to stop, or as the process ended: to the second that both are known to.
+fn at_its_end(loss: &Loss, life: Option<&Life>) -> bool {
+    let (stop, end) = (life.and_then(|life| life.stop), life.and_then(Life::end));
+    stop.is_some_and(|stop| (stop..stop + SECOND).contains(&loss.end))
+        || end.is_some_and(|end| (end - SECOND..=end + 2 * SECOND).contains(&loss.end))
+}
+
+/// Whether it was sent before the pod was told to stop, when it accepted what came.
+fn began_before_the_stop(loss: &Loss, life: Option<&Life>) -> bool {
+    let stop = life.and_then(|life| life.stop.or(life.app_stop));
+    stop.zip(loss.took).is_some_and(|(stop, took)| loss.end.saturating_sub(took) < stop)
 }
 
 fn cut(state: State, life: Option<&Life>, around: Around) -> Verdict {
@@ -371,7 +418,10 @@ mod tests {
         use EventKind::{Crashed, Ended, GraceExceeded, Stopping};
         check(Signal::ClosedBeforeAnswer, 4, &[], Cause::IdleCloseRace);
         check(Signal::ClosedBeforeAnswer, 4, &[(-2, Stopping)], Cause::IdleCloseRace);
-        check(Signal::ClosedBeforeAnswer, 4000, &[(-5, Stopping)], Cause::CutMidResponse);
+        check(Signal::ClosedBeforeAnswer, 4, &[(0, Stopping)], Cause::Unknown);
+        check(Signal::ClosedBeforeAnswer, 4, &[(-5, Stopping), (0, Ended)], Cause::Unknown);
+        check(Signal::ClosedBeforeAnswer, 4000, &[(-3, Stopping)], Cause::CutMidResponse);
+        check(Signal::ClosedBeforeAnswer, 4000, &[(-5, Stopping)], Cause::Unknown);
         check(Signal::ClosedBeforeAnswer, 4000, &[(-30, Stopping), (0, GraceExceeded)], Cause::KilledAtDeadline);
         check(Signal::ClosedBeforeAnswer, 4000, &[(0, Crashed)], Cause::CrashRestart);
         check(Signal::Refused, 1, &[(-5, Stopping)], Cause::RefusedWhileRouted);
@@ -384,7 +434,7 @@ mod tests {
         check(Signal::CutMidAnswer, 500, &[(-5, Stopping)], Cause::CutMidResponse);
         check(Signal::Timeout, 30_000, &[], Cause::BackendTimeout);
         check(Signal::Overload, 0, &[], Cause::Overload);
-        check(Signal::AppError, 0, &[], Cause::AppError);
+        check(Signal::AppError, 0, &[], Cause::Unknown);
         check(Signal::Failed, 4, &[(-2, Stopping)], Cause::Unknown);
     }
 

@@ -39,6 +39,10 @@ fn remarks(books: &mut Books, joined: &mut Joined) {
         by_request.entry(remark.request_key).or_default().push(place);
     }
     let mut used = vec![false; books.remarks.len()];
+    // A socket of the file system is one of the same pod's.
+    let on_socket: Vec<bool> =
+        books.remarks.iter().map(|remark| books.symbols.text(remark.backend).starts_with("unix:")).collect();
+    let own = own_answers(books);
     for loss in books.losses.iter_mut().filter(|loss| loss.weight == 1 && loss.packets.is_none()) {
         let Some(places) = by_request.get(&loss.request_key) else { continue };
         let first = places.partition_point(|place| books.remarks[*place].at < loss.end - REMARK);
@@ -62,9 +66,11 @@ fn remarks(books: &mut Books, joined: &mut Joined) {
             }
             if remark.backend > 1 {
                 loss.backend = remark.backend;
+                loss.same_pod |= on_socket[*place];
             }
         }
     }
+    own_answers_are_the_servers(books, own);
     let has_access = books.inputs.iter().any(|input| {
         input.formats.iter().enumerate().any(|(format, lines)| {
             *lines > 0
@@ -72,17 +78,39 @@ fn remarks(books: &mut Books, joined: &mut Joined) {
                 && input.requests > 0
         })
     });
-    let left: Vec<Remark> =
+    let mut left: Vec<Remark> =
         books.remarks.iter().zip(&used).filter(|(_, used)| !**used).map(|(remark, _)| remark.clone()).collect();
     if has_access {
         // Its request's own line says that it was answered after all.
-        joined.masked += left.len() as u64;
-        return;
+        // But for an answer that was cut: its head was sent on, so the line has the answer's own status.
+        let (cut, masked): (Vec<Remark>, Vec<Remark>) =
+            left.into_iter().partition(|remark| remark.signal == Signal::CutMidAnswer);
+        joined.masked += masked.len() as u64;
+        left = cut;
     }
     // Without an access log each remark is all there is of its request.
     let format = read::by_id("nginx-error").unwrap_or(0) as u8;
     for remark in left {
-        books.add(alone(&remark, format));
+        let same_pod = books.symbols.text(remark.backend).starts_with("unix:");
+        books.add(Loss { same_pod, ..alone(&remark, format) });
+    }
+}
+
+/// From when on an error log is there: the first thing in it, whatever it is.
+fn own_answers(books: &Books) -> Option<Micros> {
+    let error = read::by_id("nginx-error")?;
+    let logs = books.inputs.iter().filter(|input| input.formats.get(error).is_some_and(|lines| *lines > 0));
+    logs.filter_map(|input| input.span.map(|(first, _)| first)).min()
+}
+
+/// A failure of which nginx's error log, there at the time, says nothing is the server's own answer: of its own nginx tells the reason.
+fn own_answers_are_the_servers(books: &mut Books, since: Option<Micros>) {
+    let (Some(since), Some(combined)) = (since, read::by_id("nginx")) else { return };
+    for loss in &mut books.losses {
+        let unexplained = usize::from(loss.format) == combined && loss.signal == Signal::Failed && loss.also.is_empty();
+        if unexplained && loss.end >= since {
+            loss.signal = Signal::AppError;
+        }
     }
 }
 
@@ -138,6 +166,7 @@ fn hops(books: &mut Books, joined: &mut Joined) {
     let mut by_id: HashMap<String, usize> = HashMap::new();
     let mut by_backend: HashMap<(u32, u64), Vec<usize>> = HashMap::new();
     let mut kept: Vec<Loss> = Vec::with_capacity(books.losses.len());
+    let mut by_request: HashMap<u64, Vec<usize>> = HashMap::new();
     let several = books.inputs.iter().filter(|input| input.requests > 0).count() > 1;
     for loss in std::mem::take(&mut books.losses) {
         if !(several || loss.same_pod) || loss.weight > 1 {
@@ -159,7 +188,22 @@ fn hops(books: &mut Books, joined: &mut Joined) {
                     && (other.end - loss.end).abs() <= HOPS
             })
         });
+        // A failure that the server itself sent on to an outer hop: the hop in its pod that made it says why.
+        let same = same.or_else(|| {
+            let near = by_request.get(&loss.request_key)?;
+            near.iter().rev().take(8).copied().find(|place| {
+                let other = &kept[*place];
+                let (inner, outer) = if loss.same_pod { (&loss, other) } else { (other, &loss) };
+                inner.same_pod
+                    && !outer.same_pod
+                    && outer.signal == Signal::AppError
+                    && (inner.status == outer.status || inner.status == 0)
+                    && other.place.input != loss.place.input
+                    && (other.end - loss.end).abs() <= REMARK
+            })
+        });
         let Some(place) = same else {
+            by_request.entry(loss.request_key).or_default().push(kept.len());
             if !loss.id.is_empty() {
                 by_id.insert(loss.id.to_string(), kept.len());
             }

@@ -141,6 +141,7 @@ pub struct World {
     /// The lives.
     pub lives: Vec<Life>,
     by_address: HashMap<String, Vec<usize>>,
+    by_name: HashMap<String, usize>,
 }
 
 impl World {
@@ -191,8 +192,12 @@ impl World {
             }
             life.hear(event.kind, event.at);
         }
-        let mut world = World { lives: lives.into_values().collect(), by_address: HashMap::new() };
+        let mut world =
+            World { lives: lives.into_values().collect(), by_address: HashMap::new(), by_name: HashMap::new() };
         for (place, life) in world.lives.iter().enumerate() {
+            if !life.name.is_empty() {
+                world.by_name.insert(life.name.clone(), place);
+            }
             for address in &life.addresses {
                 world.by_address.entry(address.clone()).or_default().push(place);
             }
@@ -204,7 +209,10 @@ impl World {
     pub fn at(&self, address: &str, moment: Micros) -> Option<&Life> {
         let host = host(address.as_bytes());
         let host = std::str::from_utf8(host).unwrap_or(address);
-        let found = self.by_address.get(address).or_else(|| self.by_address.get(host))?;
+        // Some logs have the name that the proxy's configuration gives a server: often the pod's.
+        let named = |name: &str| self.by_name.get(name).map(std::slice::from_ref);
+        let known = |name: &str| self.by_address.get(name).map(Vec::as_slice);
+        let found = known(address).or_else(|| known(host)).or_else(|| named(address))?;
         let began = |life: &Life| life.started.or(life.ready).unwrap_or(Micros::MIN);
         // Several of one address at once (the host's network): none of them is known to be it.
         let fits = |life: &&Life| began(life) <= moment + 60 * SECOND;
@@ -213,7 +221,11 @@ impl World {
         match fitting[..] {
             [] => found.first().map(|place| &self.lives[*place]),
             [only] => Some(only),
-            [.., before, last] if before.end().is_some_and(|end| end <= began(last)) => Some(last),
+            [.., before, last] if before.end().is_some_and(|end| end <= began(last)) => {
+                // Until the next one is ready, to the second, what comes to the address is still meant for the one before.
+                let ready = last.ready.or(last.started).unwrap_or(Micros::MIN);
+                Some(if moment < ready + STAMP { before } else { last })
+            }
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ import asyncio
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
+    print(dict(scope["headers"]).get(b"x-request-id", b"").decode(), flush=True)
     while (await receive()).get("more_body"):
         pass
     head = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}

@@ -50,6 +50,9 @@ fn signal(status: u16, flags: &[u8], detail: &[u8], reason: &[u8]) -> Signal {
         if said == Signal::ConnectFailed { connect(reason) } else { said }
     } else if flag(b"UH") {
         if has(reason, "refused") { Signal::Refused } else { Signal::NoServer }
+    } else if one_of(&[b"UC", b"UR", b"UPE"]) && (100..500).contains(&status) {
+        // The head had been sent on, with its status.
+        Signal::CutMidAnswer
     } else if one_of(&[b"UC", b"UR"]) {
         Signal::ClosedBeforeAnswer
     } else if one_of(&[b"UT", b"SI", b"UMSDR"]) || status >= 500 && has(detail, "timeout") {

@@ -125,7 +125,8 @@ impl<'a> Fields<'a> {
     /// Sets a value; `-` and `null` are none.
     #[inline]
     pub fn set(&mut self, field: Field, value: &'a [u8]) {
-        if !matches!(value, b"-" | b"null" | b"\"-\"") {
+        // nginx writes `-` for a connection that was never made: that is a fact.
+        if field == Field::ConnectTook || !matches!(value, b"-" | b"null" | b"\"-\"") {
             self.values[field as usize] = value;
         }
     }

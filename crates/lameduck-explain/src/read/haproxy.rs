@@ -62,6 +62,12 @@ pub fn read(line: &[u8], context: Context) -> Option<Line<'_>> {
     let quote = memchr::memchr(b'"', &rest[from..]).map_or(rest.len(), |at| from + at + 1);
     let request = &rest[quote..memchr::memrchr(b'"', rest).filter(|end| *end >= quote).unwrap_or(rest.len())];
     let (method, target) = split_request(request);
+    // `%si:%sp` behind the request, where the format has it: an address is the pod's, a name is HAProxy's own.
+    let behind = rest[memchr::memrchr(b'"', rest).map_or(rest.len(), |end| end + 1)..].trim_ascii();
+    let behind = behind.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_address =
+        behind.contains(&b':') && behind.iter().all(|byte| byte.is_ascii_hexdigit() || b".:[]".contains(byte));
+    let address = if is_address && !behind.ends_with(b":0") { behind } else { server };
     let [_, _, connect, answer, total] = times;
     // Connecting and waiting: how long the server had it, or the whole where it never answered.
     let waited = match (connect, answer, total) {
@@ -75,7 +81,7 @@ pub fn read(line: &[u8], context: Context) -> Option<Line<'_>> {
         server_took: waited,
         status,
         signal: signal(state, status, server, answer.is_some()),
-        backend: server,
+        backend: address,
         service,
         method,
         target,

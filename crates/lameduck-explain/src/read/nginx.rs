@@ -58,11 +58,19 @@ pub fn interpret<'a>(fields: &Fields<'a>, context: Context, ingress: bool) -> Op
     let (theirs, _) = last(fields.get(Field::UpstreamStatus));
     let (bytes, _) = last(fields.get(Field::UpstreamBytes));
     let (server_took, _) = last(fields.get(Field::ServerTook));
+    let (connect, _) = last(fields.get(Field::ConnectTook));
     let has_upstream = !backend.is_empty();
     let (signal, detail): (_, &[u8]) = match (status, theirs) {
         (499, _) => (Signal::ClientLeft, b"499"),
         (..500, _) => (Signal::Answered, b""),
         (503, b"" | b"-") if ingress && !has_upstream => (Signal::NoServer, b"503 without an upstream: no endpoint"),
+        (504, b"504") if connect == b"-" => {
+            (Signal::ConnectTimeout, b"504, upstream_connect_time -: not connected in time")
+        }
+        (502, b"502") if connect == b"-" => (Signal::ConnectFailed, b"502, upstream_connect_time -: not connected"),
+        (502, b"502") if !connect.is_empty() && (bytes.is_empty() || bytes == b"0") => {
+            (Signal::ClosedBeforeAnswer, b"502 with a connection and no byte of an answer")
+        }
         (504, b"504") if bytes.is_empty() || bytes == b"0" => {
             (Signal::Timeout, b"upstream_status 504, made up by nginx")
         }
