@@ -67,6 +67,8 @@ struct Around {
     accepted: bool,
     /// It answered shortly before, and has refused nobody since its stop was requested.
     served_on: bool,
+    /// Its app, and not a neighbour's, said that it stops.
+    said_stop: bool,
 }
 
 /// Moments at which each server refused a connection, for those who ask about its neighbours.
@@ -113,7 +115,7 @@ fn around(loss: &Loss, books: &Books, refusals: &Refusals, stop: Option<Micros>)
         .took
         .zip(backend.last_begun)
         .is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
-    Around { accepted, lived: before && after && !refused, refused, new, served_on }
+    Around { accepted, lived: before && after && !refused, refused, new, served_on, said_stop: false }
 }
 
 /// Gives a loss its cause.
@@ -121,7 +123,9 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
     let address = books.symbols.text(loss.backend);
     let life = if address.is_empty() { None } else { world.at(&address, loss.end) };
     let state = life.map_or(State::Unknown, |life| life.state(loss.end));
-    let around = around(loss, books, refusals, life.and_then(|life| life.stop));
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let said_stop = life.is_some_and(|life| life.said_stop(port));
+    let around = Around { said_stop, ..around(loss, books, refusals, life.and_then(|life| life.stop)) };
     let verdict = match loss.signal {
         Signal::ClosedIdle => closed_idle(state, life, around),
         Signal::ClosedUnanswered => read_and_closed(state, life, around),
@@ -177,7 +181,7 @@ fn closed_idle(state: State, life: Option<&Life>, around: Around) -> Verdict {
 /// The deadline's two forms: a server that served on as if nothing had been said never heard of it.
 fn killed(life: Option<&Life>, around: Around) -> Verdict {
     match life {
-        Some(life) if life.app_stop.is_some() => {
+        Some(_) if around.said_stop => {
             likely(Cause::KilledAtDeadline, "cut by SIGKILL at the end of the grace; its log says that it was stopping")
         }
         Some(_) if around.served_on => likely(
@@ -447,6 +451,26 @@ mod tests {
         let world = World::build(&books, &[]);
         let (verdict, _) = verdict(&books.losses[0], &books, &world, &Refusals::of(&books));
         assert_eq!((verdict.cause, verdict.confidence), (Cause::Unknown, Confidence::Open));
+    }
+
+    #[test]
+    fn a_neighbour_that_stops_does_not_speak_for_the_one_that_never_heard() {
+        let check = |file: &str, expect: bool| {
+            let mut books = Books::default();
+            let containers = vec![("app".to_owned(), vec![8080]), ("door".to_owned(), vec![8181])];
+            let facts = PodFacts { name: POD.into(), containers, ..PodFacts::default() };
+            books.enter(Place::default(), 0, Line::Pod(Box::new(facts)));
+            let said = Event { at: T, kind: EventKind::AppStopping, subject: String::new(), words: String::new() };
+            books.enter(Place::default(), 0, Line::Events(vec![said]));
+            books.close();
+            let world = World::build(&books, &[file.to_owned()]);
+            let life = world.lives.iter().find(|life| life.name == POD).unwrap();
+            assert_eq!(life.said_stop(Some(8181)), expect, "{file}");
+        };
+        check(&format!("logs/{POD}_app.log"), false);
+        check(&format!("logs/{POD}_default_app-0123.log"), false);
+        check(&format!("logs/{POD}_door.log"), true);
+        check(&format!("logs/{POD}.log"), true);
     }
 
     #[test]

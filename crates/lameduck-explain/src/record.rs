@@ -272,6 +272,8 @@ pub struct PodFacts {
     pub ip: Option<String>,
     /// The ports of its containers: pods on the host's network share an address.
     pub ports: Vec<u16>,
+    /// Its containers, with their ports.
+    pub containers: Vec<(String, Vec<u16>)>,
     /// Its node.
     pub node: Option<String>,
     /// When it was started.

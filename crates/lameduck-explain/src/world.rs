@@ -28,6 +28,10 @@ pub struct Life {
     pub stop: Option<Micros>,
     /// When its app said that it stops.
     pub app_stop: Option<Micros>,
+    /// Which of its containers said so; none: the log's name does not tell.
+    pub said_by: Vec<Option<String>>,
+    /// Its containers, with their ports.
+    pub containers: Vec<(String, Vec<u16>)>,
     /// The grace it has.
     pub grace: Option<Micros>,
     /// When it ended.
@@ -78,6 +82,16 @@ impl Life {
             (Some(stop), Some(ended), Some(137)) => ended - stop + 2 * STAMP >= grace && !self.out_of_memory(),
             _ => false,
         }
+    }
+
+    /// Whether the app behind this port said that it stops. A neighbour in the same pod, whose log is told by its container's
+    /// name, does not speak for it.
+    pub fn said_stop(&self, port: Option<u16>) -> bool {
+        let asked = port.and_then(|port| self.containers.iter().find(|(_, ports)| ports.contains(&port)));
+        self.said_by.iter().any(|by| match (by, asked) {
+            (Some(by), Some((name, _))) => by == name,
+            (None, _) | (_, None) => true,
+        })
     }
 
     fn out_of_memory(&self) -> bool {
@@ -146,6 +160,9 @@ impl World {
                     }
                 }
             }
+            if !facts.containers.is_empty() {
+                life.containers.clone_from(&facts.containers);
+            }
             life.node = facts.node.clone().or(life.node.take());
             life.started = facts.started.or(life.started);
             life.ready = facts.ready.or(life.ready);
@@ -168,6 +185,10 @@ impl World {
             let life = of(&mut lives, &name);
             if life.cites.len() < 16 {
                 life.cites.push(told.place);
+            }
+            if event.kind == EventKind::AppStopping {
+                let by = names.get(usize::from(told.place.input)).and_then(|file| life.container_of(file));
+                life.said_by.push(by);
             }
             life.hear(event.kind, event.at);
         }
@@ -211,6 +232,17 @@ impl World {
 }
 
 impl Life {
+    /// The container whose log a file is, where its name has one container's behind the pod's: `POD_CONTAINER.log`,
+    /// `POD_NAMESPACE_CONTAINER-ID.log`.
+    fn container_of(&self, file: &str) -> Option<String> {
+        let base = file.rsplit('/').next().unwrap_or(file);
+        let rest = &base[base.find(&self.name)? + self.name.len()..];
+        let mut found = self.containers.iter().map(|(name, _)| name).filter(|name| rest.contains(name.as_str()));
+        // Of `app` and `app-sidecar` the longer one is meant.
+        let first = found.next()?;
+        Some(found.fold(first, |best, name| if name.len() > best.len() { name } else { best }).clone())
+    }
+
     fn hear(&mut self, kind: EventKind, at: Micros) {
         match kind {
             EventKind::Stopping | EventKind::Evicted => self.stop = earlier(self.stop, Some(at)),

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use crate::PodError;
 
+/// How often, and how far apart, a pair of interfaces is tried to be made.
+const TRIES: u32 = 100;
+const BETWEEN: Duration = Duration::from_millis(20);
+
 /// The bridge of the node.
 pub const BRIDGE: &str = "lameduck0";
 
@@ -19,10 +23,12 @@ pub fn node_script(address: Ipv4Addr) -> String {
 
 /// Connects this process's own network namespace to the node's.
 pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
-    let peer = peer_of(address);
-    let node = node.to_string();
+    let (peer, node) = (peer_of(address), node.to_string());
+    let [_, _, high, low] = address.octets();
+    // The address before had it too: whoever knows its neighbours by it needs not ask again.
+    let hardware = format!("02:58:0a:58:{high:02x}:{low:02x}");
     ip(&["link", "set", "lo", "up"])?;
-    ip(&["link", "add", "eth0", "type", "veth", "peer", "name", &peer, "netns", &node])?;
+    add_pair(&node, &peer, &["link", "add", "eth0", "address", &hardware, "type", "veth", "peer", "name", &peer, "netns", &node])?;
     ip(&["addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
     ip(&["link", "set", "eth0", "up"])?;
     let mut at_node = vec!["--target", &node, "--net", "ip", "link", "set", &peer];
@@ -48,6 +54,19 @@ fn peer_of(address: Ipv4Addr) -> String {
 pub fn disconnect(address: Ipv4Addr) {
     // It may be gone already.
     let _ = ip(&["link", "del", &peer_of(address)]);
+}
+
+/// The pair of a pod that had this address goes a moment after its last process; sockets of it that wait for peers that are gone would keep
+/// it longer.
+fn add_pair(node: &str, peer: &str, arguments: &[&str]) -> Result<(), PodError> {
+    for _ in 0..TRIES {
+        match ip(arguments) {
+            Err(PodError::Program { why, .. }) if why.contains("File exists") => std::thread::sleep(BETWEEN),
+            result => return result,
+        }
+    }
+    run("nsenter", &["--target", node, "--net", "ip", "link", "del", peer])?;
+    ip(arguments)
 }
 
 fn ip(arguments: &[&str]) -> Result<(), PodError> {

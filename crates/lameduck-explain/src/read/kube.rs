@@ -104,6 +104,7 @@ fn pod(value: &Value) -> Option<Line<'static>> {
         name,
         ip: status["podIP"].as_str().map(str::to_owned),
         ports: ports(&value["spec"]),
+        containers: containers(&value["spec"]),
         node: value["spec"]["nodeName"].as_str().map(str::to_owned),
         started: stamp(&status["startTime"]),
         ready,
@@ -128,6 +129,15 @@ fn pod(value: &Value) -> Option<Line<'static>> {
         }
     }
     Some(Line::Pod(Box::new(facts)))
+}
+
+fn containers(spec: &Value) -> Vec<(String, Vec<u16>)> {
+    let containers = spec["containers"].as_array().into_iter().flatten().take(64);
+    let ports = |container: &Value| {
+        let ports = container["ports"].as_array().into_iter().flatten().take(64);
+        ports.filter_map(|port| port["containerPort"].as_u64()?.try_into().ok()).collect()
+    };
+    containers.filter_map(|container| Some((container["name"].as_str()?.to_owned(), ports(container)))).collect()
 }
 
 fn ports(spec: &Value) -> Vec<u16> {
