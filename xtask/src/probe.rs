@@ -211,7 +211,9 @@ static SERVERS: &[Server] = &[
         id: "caddy",
         title: "Caddy",
         version: "caddy version",
-        start: "XDG_DATA_HOME=\"$DIR\" XDG_CONFIG_HOME=\"$DIR\" exec caddy file-server --root \"$DIR/www\" --listen 127.0.0.1:$PORT",
+        // `caddy file-server` has timeouts of its own.
+        start: "printf '{\\n admin off\\n}\\nhttp://127.0.0.1:%s {\\n root * %s/www\\n file_server\\n}\\n' $PORT \"$DIR\" > \"$DIR/Caddyfile\"; \
+                XDG_DATA_HOME=\"$DIR\" XDG_CONFIG_HOME=\"$DIR\" exec caddy run --config \"$DIR/Caddyfile\"",
         long: true,
         ..PLAIN
     },
