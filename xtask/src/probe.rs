@@ -128,7 +128,7 @@ static SERVERS: &[Server] = &[
         "cheroot",
         "Cheroot",
         "pip list --format freeze | grep -i ^cheroot=",
-        "cd \"$DIR\" && exec cheroot app:app --bind 127.0.0.1:$PORT",
+        "cd \"$DIR\" && PYTHONPATH=. exec cheroot app:app --bind 127.0.0.1:$PORT",
     ),
     Server {
         id: "puma",
@@ -150,6 +150,8 @@ static SERVERS: &[Server] = &[
         version: "ruby -rwebrick -e 'puts WEBrick::VERSION'",
         start: "exec ruby -rwebrick -e 's = WEBrick::HTTPServer.new(Port: ENV[\"PORT\"], BindAddress: \"127.0.0.1\", AccessLog: []); \
                 s.mount_proc(\"/\") { |q, r| r.body = \"ok\" }; trap(\"TERM\") { s.shutdown }; s.start'",
+        // It counts its time in half seconds.
+        tick_s: 0.5,
         ..PLAIN
     },
     Server {
@@ -201,7 +203,7 @@ static SERVERS: &[Server] = &[
         title: "Jetty",
         version: "dpkg-query -W -f '${Version}' jetty9",
         start: "mkdir -p \"$DIR/jetty/webapps/root\" && echo ok > \"$DIR/jetty/webapps/root/index.html\" && cd \"$DIR/jetty\" && \
-                exec java -jar /usr/share/jetty9/start.jar jetty.base=\"$DIR/jetty\" --module=http --module=deploy \
+                exec java -jar /usr/share/jetty9/start.jar jetty.home=/usr/share/jetty9 jetty.base=\"$DIR/jetty\" --module=http --module=deploy \
                 jetty.http.host=127.0.0.1 jetty.http.port=$PORT",
         ..PLAIN
     },
@@ -209,7 +211,9 @@ static SERVERS: &[Server] = &[
         id: "caddy",
         title: "Caddy",
         version: "caddy version",
-        start: "XDG_DATA_HOME=\"$DIR\" XDG_CONFIG_HOME=\"$DIR\" exec caddy file-server --root \"$DIR/www\" --listen 127.0.0.1:$PORT",
+        // `caddy file-server` has timeouts of its own.
+        start: "printf '{\\n admin off\\n}\\nhttp://127.0.0.1:%s {\\n root * %s/www\\n file_server\\n}\\n' $PORT \"$DIR\" > \"$DIR/Caddyfile\"; \
+                XDG_DATA_HOME=\"$DIR\" XDG_CONFIG_HOME=\"$DIR\" exec caddy run --config \"$DIR/Caddyfile\"",
         long: true,
         ..PLAIN
     },

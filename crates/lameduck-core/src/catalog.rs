@@ -86,7 +86,22 @@ pub const SERVERS: &[Server] = &[
         "server.keepAliveTimeout = 620e3 (and server.headersTimeout above it)",
         Known::Measured,
     ),
-    server("fastify", "Fastify", 72.0, "keepAliveTimeout", "Fastify({ keepAliveTimeout: 620000 })", Known::Source),
+    server(
+        "fastify",
+        "Fastify on Node before 20.20",
+        72.0,
+        "keepAliveTimeout",
+        "Fastify({ keepAliveTimeout: 620000 })",
+        Known::Source,
+    ),
+    server(
+        "fastify",
+        "Fastify on Node 20.20 and later (1 s after the timeout it announces)",
+        73.0,
+        "keepAliveTimeout",
+        "Fastify({ keepAliveTimeout: 620000 })",
+        Known::Measured,
+    ),
     server(
         "bun",
         "Bun 1.4",
@@ -124,6 +139,14 @@ pub const SERVERS: &[Server] = &[
         "--http1-header-read-timeout 620000",
         Known::Measured,
     ),
+    server(
+        "aiohttp",
+        "aiohttp, web.run_app",
+        75.0,
+        "keepalive_timeout",
+        "web.run_app(app, keepalive_timeout=620)",
+        Known::Measured,
+    ),
     server("daphne", "Daphne", 60.0, "--http-timeout", "--http-timeout 620", Known::Measured),
     server(
         "tomcat",
@@ -139,7 +162,7 @@ pub const SERVERS: &[Server] = &[
         20.0,
         "keepAliveTimeout",
         "<Connector keepAliveTimeout=\"620000\">",
-        Known::Documented,
+        Known::Measured,
     ),
     server("jetty", "Jetty", 30.0, "jetty.http.idleTimeout", "jetty.http.idleTimeout=620000", Known::Source),
     server(
@@ -151,6 +174,14 @@ pub const SERVERS: &[Server] = &[
         Known::Documented,
     ),
     server("apache", "Apache httpd", 5.0, "KeepAliveTimeout", "KeepAliveTimeout 620", Known::Measured),
+    server(
+        "lighttpd",
+        "lighttpd",
+        5.0,
+        "server.max-keep-alive-idle",
+        "server.max-keep-alive-idle = 620",
+        Known::Measured,
+    ),
     server("nginx", "nginx", 75.0, "keepalive_timeout", "keepalive_timeout 620s", Known::Measured),
     server("caddy", "Caddy", 300.0, "idle", "servers { timeouts { idle 620s } }", Known::Source),
     server(
@@ -223,7 +254,7 @@ mod tests {
     #[test]
     fn an_idle_time_names_its_candidates() {
         let names: Vec<_> = servers_idle_for(5.02).map(|server| server.id).collect();
-        assert_eq!(names, ["node", "uvicorn", "hypercorn", "apache", "actix-web", "cowboy"]);
+        assert_eq!(names, ["node", "uvicorn", "hypercorn", "apache", "lighttpd", "actix-web", "cowboy"]);
         assert_eq!(servers_idle_for(6.0).map(|server| server.id).collect::<Vec<_>>(), ["node"]);
         assert_eq!(caller_of("glb").map(|caller| caller.idle_s), Some(600.0));
     }

@@ -46,20 +46,34 @@ fn until_closed(stream: &mut TcpStream, from: Instant, most: Duration) -> Option
     }
 }
 
-/// Idle before the first request.
-pub fn before_first(target: &Target, most: Duration) -> Option<f64> {
-    let mut stream = target.connect(ANSWER).ok()?;
-    until_closed(&mut stream, now(), most)
+/// How long a connection is kept before its first request, and after an answer; and what the server says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Idle {
+    /// Until an unused connection was closed.
+    pub before_first: Option<f64>,
+    /// Until one was closed after an answer.
+    pub after_answer: Option<f64>,
+    /// That answer; none: there was none.
+    pub answer: Option<Answer>,
 }
 
-/// Idle after an answer, and what the server says of itself.
-pub fn after_answer(target: &Target, most: Duration) -> (Option<f64>, Option<Answer>) {
-    let Ok(mut stream) = target.connect(ANSWER) else { return (None, None) };
-    let (ended, answer) = target.ask(&mut stream, &target.path, ANSWER);
+/// Both, side by side. The answer comes first: a connection that is never used can be all that a worker looks at.
+pub fn idle(target: &Target, most: Duration) -> Idle {
+    let Ok(mut used) = target.connect(ANSWER) else { return Idle::default() };
+    let (ended, answer) = target.ask(&mut used, &target.path, ANSWER);
+    let answered = now();
     if ended != Ended::Answered {
-        return (None, None);
+        return Idle::default();
     }
-    (until_closed(&mut stream, now(), most), Some(answer))
+    std::thread::scope(|scope| {
+        let before = scope.spawn(|| {
+            let mut unused = target.connect(ANSWER).ok()?;
+            until_closed(&mut unused, now(), most)
+        });
+        let after_answer = until_closed(&mut used, answered, most);
+        drop(used);
+        Idle { before_first: before.join().unwrap_or(None), after_answer, answer: Some(answer) }
+    })
 }
 
 /// Requests on one connection, up to `most`, and whether the last answer announced the close.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use lameduck_core::catalog::{self, Caller};
 use serde::Serialize;
 
-use idle::Meeting;
+use idle::{Idle, Meeting};
 use term::{Running, Term};
 use wire::Target;
 
@@ -72,6 +72,14 @@ pub enum ProbeError {
     Exited {
         /// How.
         status: String,
+    },
+    /// It took a request and did not answer it.
+    #[error(
+        "{address} took a request and did not answer it within 10 s; nothing can be measured of a server that does not answer"
+    )]
+    NoAnswer {
+        /// Where.
+        address: String,
     },
     /// It never answered.
     #[error(
@@ -169,13 +177,13 @@ pub fn probe(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report, ProbeErr
     {
         return Err(ProbeError::Url { url: target.address.to_string(), why: error.to_string() });
     }
-    tell("idle before the first request, after an answer, and requests on one connection");
-    let (before, (after, answer), (requests, announced)) = std::thread::scope(|scope| {
-        let before = scope.spawn(|| idle::before_first(target, plan.most_idle));
-        let after = scope.spawn(|| idle::after_answer(target, plan.most_idle));
-        let requests = idle::requests(target, plan.most_requests);
-        (before.join().unwrap_or(None), after.join().unwrap_or((None, None)), requests)
-    });
+    tell("requests on one connection");
+    let (requests, announced) = idle::requests(target, plan.most_requests);
+    tell("idle before the first request, and after an answer");
+    let Idle { before_first: before, after_answer: after, answer } = idle::idle(target, plan.most_idle);
+    let Some(answer) = answer else {
+        return Err(ProbeError::NoAnswer { address: target.address.to_string() });
+    };
     let met = after.filter(|idle| *idle > 0.05).map(|idle| {
         tell("requests that meet the close");
         idle::meet(target, idle)
@@ -184,7 +192,6 @@ pub fn probe(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report, ProbeErr
         tell("TERM");
         running.term(target, plan.slow.as_deref(), plan.grace)
     });
-    let answer = answer.unwrap_or_default();
     let mut resembles: Vec<&'static str> =
         after.into_iter().flat_map(catalog::servers_idle_for).map(|server| server.name).collect();
     resembles.dedup();
