@@ -19,6 +19,7 @@ mod room;
 pub mod test;
 mod watch;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -299,7 +300,8 @@ fn last_lines() -> String {
         let said = fs::read_to_string(log.path()).unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
         let last = lines[lines.len().saturating_sub(6)..].join("\n  ");
-        text += &format!("\n{}:\n  {last}", log.file_name().to_string_lossy());
+        // Writing to a String can not fail.
+        let _ = write!(text, "\n{}:\n  {last}", log.file_name().to_string_lossy());
     }
     text
 }
