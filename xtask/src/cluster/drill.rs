@@ -235,7 +235,7 @@ pub fn begin(kubectl: &Kubectl, server: &Server, wrapped: bool, name: &str, repl
 pub fn end(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
     let selector = format!("--selector=app={name}");
     // Their owners go without them: else they would have their whole grace.
-    kubectl.run(&["delete", "service,deployment", name, "--cascade=orphan", "--timeout=30s"])?;
+    kubectl.run(&["delete", "service,deployment", name, "--cascade=orphan", "--ignore-not-found", "--timeout=30s"])?;
     kubectl.run(&["delete", "replicasets", &selector, "--cascade=orphan", "--timeout=30s"])?;
     kubectl.run(&["delete", "pods", &selector, "--grace-period=1", "--timeout=60s"])?;
     for node in 1..=super::NODES {
