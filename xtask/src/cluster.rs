@@ -59,7 +59,8 @@ cargo xtask cluster up|status|down|drill
   status   Whether it is up, its nodes and its pods.
   down     Ends it; says what is left of it, if anything is.
   drill    Deployments of real servers, plain and under lameduck run, through rollout restart, scale down, delete and
-           drain: every request accounted for. [--servers a,b] [--events a,b] [--rate 300] [--runs 1] [--json FILE]
+           drain: every request accounted for. [--servers a,b] [--events a,b] [--modes plain,lameduck] [--rate 300]
+           [--lag SECONDS] [--profile envoy] [--runs 1] [--json FILE]
 ";
 
 /// The task's words.
