@@ -19,6 +19,7 @@ mod room;
 pub mod test;
 mod watch;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,8 @@ cargo xtask cluster up|status|down|drill
   status   Whether it is up, its nodes and its pods.
   down     Ends it; says what is left of it, if anything is.
   drill    Deployments of real servers, plain and under lameduck run, through rollout restart, scale down, delete and
-           drain: every request accounted for. [--servers a,b] [--events a,b] [--rate 300] [--runs 1] [--json FILE]
+           drain: every request accounted for. [--servers a,b] [--events a,b] [--modes plain,lameduck] [--rate 300]
+           [--lag SECONDS] [--profile envoy] [--runs 1] [--json FILE]
 ";
 
 /// The task's words.
@@ -299,7 +301,8 @@ fn last_lines() -> String {
         let said = fs::read_to_string(log.path()).unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
         let last = lines[lines.len().saturating_sub(6)..].join("\n  ");
-        text += &format!("\n{}:\n  {last}", log.file_name().to_string_lossy());
+        // Writing to a String can not fail.
+        let _ = write!(text, "\n{}:\n  {last}", log.file_name().to_string_lossy());
     }
     text
 }

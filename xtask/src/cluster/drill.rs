@@ -217,8 +217,8 @@ pub fn under_lameduck(kubectl: &Kubectl, server: &Server, event: Event) -> anyho
 /// One Deployment from its start to its end; what became of each request, and how its pods ended.
 fn one(kubectl: &Kubectl, options: &Options, server: &Server, event: Event, wrapped: bool) -> anyhow::Result<Run> {
     let name = format!("{}-{}", server.id, mode(wrapped));
-    begin(kubectl, server, wrapped, &name, REPLICAS)?;
-    let result = under_load(kubectl, options, server, event, &name);
+    let begun = begin(kubectl, server, wrapped, &name, REPLICAS);
+    let result = begun.and_then(|()| under_load(kubectl, options, server, event, &name));
     end(kubectl, &name)?;
     let (result, statuses) = result.with_context(|| format!("{name}, {}", event.id()))?;
     Ok(Run { server: *server, event, wrapped, lag: options.lag, result, statuses })
@@ -235,7 +235,7 @@ pub fn begin(kubectl: &Kubectl, server: &Server, wrapped: bool, name: &str, repl
 pub fn end(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
     let selector = format!("--selector=app={name}");
     // Their owners go without them: else they would have their whole grace.
-    kubectl.run(&["delete", "service,deployment", name, "--cascade=orphan", "--timeout=30s"])?;
+    kubectl.run(&["delete", "service,deployment", name, "--cascade=orphan", "--ignore-not-found", "--timeout=30s"])?;
     kubectl.run(&["delete", "replicasets", &selector, "--cascade=orphan", "--timeout=30s"])?;
     kubectl.run(&["delete", "pods", &selector, "--grace-period=1", "--timeout=60s"])?;
     for node in 1..=super::NODES {

@@ -125,6 +125,7 @@ impl Image {
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
         fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
         for (inside, source) in &self.files {
             let place = root.join(inside.trim_start_matches('/'));
             fs::create_dir_all(place.parent().context("a file's folder")?)?;

@@ -244,9 +244,9 @@ impl Slices {
             self.by_name.insert(name.to_owned(), ready(object));
         }
         let now: BTreeSet<_> = self.by_name.values().flatten().cloned().collect();
-        let gone = self.routed.difference(&now).map(|(name, _)| News::Unrouted { name: name.clone() });
-        let new = now.difference(&self.routed).cloned().map(|(name, address)| News::Routed { name, address });
-        let news = gone.chain(new).collect();
+        let left = self.routed.difference(&now).map(|(name, _)| News::Unrouted { name: name.clone() });
+        let joined = now.difference(&self.routed).cloned().map(|(name, address)| News::Routed { name, address });
+        let news = left.chain(joined).collect();
         self.routed = now;
         news
     }
