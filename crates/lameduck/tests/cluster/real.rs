@@ -110,7 +110,7 @@ impl Cluster {
     }
 
     fn get(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.does(&[&["get", "-o", "json"], args].concat(), None).0).unwrap()
+        serde_json::from_str(&self.does(&[["get", "-o", "json"].as_slice(), args].concat(), None).0).unwrap()
     }
 
     fn create(&self, object: &Value) -> (String, String) {
@@ -248,7 +248,7 @@ fn warned_and_refused(cluster: &Cluster) {
 fn rights(cluster: &Cluster) {
     let may = |words: &[&str]| {
         let account = "--as=system:serviceaccount:lameduck:lameduck-webhook";
-        cluster.kubectl(&[&["auth", "can-i", account], words].concat(), None).status.success()
+        cluster.kubectl(&[["auth", "can-i", account].as_slice(), words].concat(), None).status.success()
     };
     assert!(may(&["get", "secrets/lameduck-webhook", "-n", "lameduck"]));
     assert!(may(&["get", "namespaces"]));
