@@ -74,6 +74,10 @@ impl Server {
     }
 
     /// Serves until `stop` is true and nobody comes any more.
+    ///
+    /// # Panics
+    ///
+    /// Where rustls and ring have no version of TLS in common: never.
     pub async fn serve(self: Arc<Server>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
