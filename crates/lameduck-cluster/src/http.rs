@@ -51,6 +51,10 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// Trusts these; an answer's body may have so many bytes.
+    ///
+    /// # Panics
+    ///
+    /// Where rustls and ring have no version of TLS in common: never.
     pub fn new(roots: impl IntoIterator<Item = CertificateDer<'static>>, most_bytes: usize) -> Client {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(roots);

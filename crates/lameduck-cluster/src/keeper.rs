@@ -4,7 +4,7 @@
 //! authorities; the webhook configurations trust both; only then is the new certificate served. A replica that has not looked
 //! yet serves the old one, which is trusted too.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub async fn keep(source: Source, every: Duration, served: Arc<Served>, log: Log
     }
 }
 
-fn look_at_files(folder: &PathBuf, served: &Served, serving: &mut Option<Pair>, log: Log) -> Result<(), String> {
+fn look_at_files(folder: &Path, served: &Served, serving: &mut Option<Pair>, log: Log) -> Result<(), String> {
     let read = |name: &str| {
         let path = folder.join(name);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::http::{Answer, Client};
@@ -41,6 +42,8 @@ const FAILED: Duration = Duration::from_secs(30);
 const REMEMBERED: usize = 1024;
 /// So many look-ups go on at once.
 const AT_ONCE: usize = 8;
+/// So many wait for their turn; the pods of those above that go without.
+const WAITING: usize = 256;
 
 /// What an image starts, or why that is not known.
 pub type Known = Result<Config, String>;
@@ -60,14 +63,15 @@ pub struct Images {
     registries: Registries,
     client: Client,
     known: Mutex<HashMap<String, (Instant, Known)>>,
-    slots: tokio::sync::Semaphore,
+    slots: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Images {
     /// Nobody was asked yet.
     pub fn new(registries: Registries, client: Client) -> Arc<Images> {
-        let slots = tokio::sync::Semaphore::new(AT_ONCE);
-        Arc::new(Images { registries, client, known: Mutex::default(), slots })
+        let (slots, places) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(WAITING)));
+        Arc::new(Images { registries, client, known: Mutex::default(), slots, places })
     }
 
     /// What these images start. After `patience` those that are not known yet are looked up further, for the next one who
@@ -76,10 +80,15 @@ impl Images {
         let until = Instant::now() + patience;
         let mut asked = Vec::new();
         for name in names.iter().take(64) {
-            if self.remembered(name).is_none() {
-                let (images, name) = (Arc::clone(self), name.clone());
-                asked.push(tokio::spawn(async move { images.look_up(name).await }));
+            if self.remembered(name).is_some() {
+                continue;
             }
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { break };
+            let (images, name) = (Arc::clone(self), name.clone());
+            asked.push(tokio::spawn(async move {
+                images.look_up(name).await;
+                drop(place);
+            }));
         }
         for task in asked {
             let _ = tokio::time::timeout_at(until, task).await;
@@ -97,7 +106,6 @@ impl Images {
     }
 
     async fn look_up(&self, name: String) {
-        // Closed never; and who waits here is bounded by the admissions that are answered at once.
         let Ok(_slot) = self.slots.acquire().await else { return };
         if self.remembered(&name).is_some() {
             return;

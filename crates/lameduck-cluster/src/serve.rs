@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,14 +32,15 @@ pub const AGE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a body may take.
-const BODY: Duration = Duration::from_secs(5);
+/// How long a body may take: API servers send it at once.
+const BODY: Duration = Duration::from_secs(2);
 /// The largest body: two objects of 3 MiB, the API server's limit of a request, and what is around them.
 pub const MOST_BYTES: usize = 8 << 20;
+const TOO_LARGE: &str = "expected a whole body of at most 8 MiB\n";
 /// So many connections at once.
 const CONNECTIONS: usize = 1024;
-/// So many bodies in memory at once.
-const AT_ONCE: usize = 32;
+/// All bodies in memory, in KiB. What is made of one takes some four times as much.
+const BODIES: usize = 40 << 10;
 /// At the end: nobody came for so long.
 const QUIET: Duration = Duration::from_millis(500);
 /// At the end: at most so long.
@@ -68,11 +69,15 @@ impl Server {
             in_flight: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             start: Instant::now(),
-            bodies: Semaphore::new(AT_ONCE),
+            bodies: Semaphore::new(BODIES),
         })
     }
 
     /// Serves until `stop` is true and nobody comes any more.
+    ///
+    /// # Panics
+    ///
+    /// Where rustls and ring have no version of TLS in common: never.
     pub async fn serve(self: Arc<Server>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -164,13 +169,18 @@ impl Server {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "expected POST\n");
         }
         let path = request.uri().path().to_owned();
-        let Ok(_slot) = self.bodies.acquire().await else {
+        // Without a length it may be as large as any.
+        let length = request.body().size_hint().upper().unwrap_or(MOST_BYTES as u64);
+        if length > MOST_BYTES as u64 {
+            return closing(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
+        }
+        let Ok(_room) = self.bodies.acquire_many(1 + (length >> 10) as u32).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
         };
         let body = Limited::new(request.into_body(), MOST_BYTES).collect();
         let body = match tokio::time::timeout(BODY, body).await {
             Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return closing(StatusCode::PAYLOAD_TOO_LARGE, "no whole body of at most 8 MiB\n"),
+            Ok(Err(_)) => return closing(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
             Err(_) => return closing(StatusCode::REQUEST_TIMEOUT, "the body did not come\n"),
         };
         let (status, answer) = self.webhook.answer(&path, &body).await;

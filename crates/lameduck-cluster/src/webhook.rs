@@ -1,6 +1,7 @@
 //! From a question to an answer.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -68,7 +69,7 @@ impl Counts {
         );
         for (outcome, count) in rows {
             let count = count.load(Ordering::Relaxed);
-            out += &format!("lameduck_webhook_reviews_total{{outcome=\"{outcome}\"}} {count}\n");
+            let _ = writeln!(out, "lameduck_webhook_reviews_total{{outcome=\"{outcome}\"}} {count}");
         }
         out
     }

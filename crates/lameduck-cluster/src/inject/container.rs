@@ -114,15 +114,12 @@ fn command(container: &Value, image: Option<&Result<Config, String>>) -> Result<
     if !command.is_empty() {
         return Ok((command, None));
     }
-    let config = match image {
-        Some(Ok(config)) => config,
-        Some(Err(_)) | None => {
-            let why = image.and_then(|known| known.as_ref().err()).map_or("it was not asked for", String::as_str);
-            return Err(format!(
-                "it names no command, and its image's own is not known: {why}. Add command: [...] with the image's \
-                 ENTRYPOINT (and args: [...] with its CMD)"
-            ));
-        }
+    let Some(Ok(config)) = image else {
+        let why = image.and_then(|known| known.as_ref().err()).map_or("it was not asked for", String::as_str);
+        return Err(format!(
+            "it names no command, and its image's own is not known: {why}. Add command: [...] with the image's ENTRYPOINT \
+             (and args: [...] with its CMD)"
+        ));
     };
     let entrypoint: Words = config.entrypoint.iter().map(|word| literal(word)).collect();
     let cmd: Words = config.cmd.iter().map(|word| literal(word)).collect();

@@ -101,9 +101,13 @@ fn attempt(
     if asked == Asked::No {
         return Ok(None);
     }
-    if let Some(reason) = unfit(pod, asked) {
-        warnings.extend(reason.map(|reason| format!("the pod is left alone: {reason}")));
-        return Ok(None);
+    match fits(pod, asked) {
+        Fits::Yes => {}
+        Fits::NotMeant => return Ok(None),
+        Fits::No(reason) => {
+            warnings.push(format!("the pod is left alone: {reason}"));
+            return Ok(None);
+        }
     }
     warnings.extend(unknown_options(&said, settings));
     let mut draft = Draft::new(pod.clone());
@@ -136,34 +140,42 @@ fn attempt(
     Ok(Some(draft))
 }
 
-/// Why a pod is left alone, and whether that is worth a word.
-fn unfit(pod: &Value, asked: Asked) -> Option<Option<String>> {
+/// Whether a pod can have it.
+enum Fits {
+    Yes,
+    /// Nobody who asked can have meant this one.
+    NotMeant,
+    /// Why not.
+    No(String),
+}
+
+fn fits(pod: &Value, asked: Asked) -> Fits {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     let text = |path: &str| spec.pointer(path).and_then(Value::as_str);
     if pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some() {
         // The image of a pod that a kubelet read from a file; changing it changes nothing.
-        return Some(None);
+        return Fits::NotMeant;
     }
     // What ends by itself is seldom routed to. A pod that asks for itself knows what it is.
     if asked == Asked::ByNamespace && matches!(text("/restartPolicy"), Some("Never" | "OnFailure")) {
-        return Some(None);
+        return Fits::NotMeant;
     }
     if text("/os/name") == Some("windows") || text("/nodeSelector/kubernetes.io~1os") == Some("windows") {
-        return Some(Some("lameduck runs on Linux, and the pod on Windows".to_owned()));
+        return Fits::No("lameduck runs on Linux, and the pod on Windows".to_owned());
     }
     let named = |list: &str, name: &str| {
         let list = spec.get(list).and_then(Value::as_array);
         list.into_iter().flatten().find(|one| one.get("name").and_then(Value::as_str) == Some(name))
     };
     if named("volumes", VOLUME).is_some_and(|volume| volume.get("emptyDir").is_none()) {
-        return Some(Some(format!("it has a volume {VOLUME:?} that is no emptyDir: give that another name")));
+        return Fits::No(format!("it has a volume {VOLUME:?} that is no emptyDir: give that another name"));
     }
     if named("initContainers", COPIER).is_some_and(|copier| !container::mounts_ours(copier))
         || named("containers", COPIER).is_some()
     {
-        return Some(Some(format!("it has a container {COPIER:?} of its own: give that another name")));
+        return Fits::No(format!("it has a container {COPIER:?} of its own: give that another name"));
     }
-    None
+    Fits::Yes
 }
 
 /// Annotations that look like options and are none. Only the pod's: a namespace's may be for a newer version.
@@ -237,7 +249,7 @@ fn copier(pod: &Value, settings: &Settings) -> Value {
     });
     // The image names a user. A pod that says "root" for all of its containers would contradict `runAsNonRoot`.
     if pod.pointer("/spec/securityContext/runAsUser").and_then(Value::as_i64) == Some(0) {
-        security["runAsUser"] = json!(65532);
+        security["runAsUser"] = json!(65_532);
     }
     let mut copier = json!({
         "name": COPIER,

@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "a table reads better without borrowing")]
+
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -278,7 +280,7 @@ fn the_init_container_passes_the_restricted_standard_and_changes_no_class_of_ser
     let copier = with(json!({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}), json!({}));
     assert_eq!(copier["resources"]["requests"], copier["resources"]["limits"], "a Guaranteed pod stays one");
     let copier = with(json!({}), json!({"securityContext": {"runAsUser": 0}}));
-    assert_eq!(copier["securityContext"]["runAsUser"], 65532);
+    assert_eq!(copier["securityContext"]["runAsUser"], 65_532);
 }
 
 #[test]

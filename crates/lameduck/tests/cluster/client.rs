@@ -73,7 +73,7 @@ impl Connection {
         // What is refused may be answered before it was all sent.
         let sent =
             self.stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).and_then(|()| self.stream.flush());
-        let mut bytes = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
         let end = loop {
             if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;

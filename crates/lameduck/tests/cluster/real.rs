@@ -36,9 +36,10 @@ impl Cluster {
     fn start(programs: PathBuf) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        // The key of any certificate will do to sign accounts' tokens.
+        // The key of any certificate will do to sign accounts' tokens, and the certificate to verify them.
         let keys = Pair::make(&names(), SystemTime::now(), Duration::from_hours(1), None).unwrap();
         std::fs::write(path("accounts.key"), keys.key).unwrap();
+        std::fs::write(path("accounts.crt"), keys.certificate).unwrap();
         std::fs::write(path("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
         let (store, peers, server) = (free(), free(), free());
         let start = |name: &str, args: &[String]| {
@@ -63,7 +64,7 @@ impl Cluster {
             format!("--token-auth-file={}", path("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", path("accounts.key")),
+            format!("--service-account-key-file={}", path("accounts.crt")),
             format!("--service-account-signing-key-file={}", path("accounts.key")),
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
             // Nobody is here to create the accounts of namespaces.
@@ -110,7 +111,7 @@ impl Cluster {
     }
 
     fn get(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.does(&[&["get", "-o", "json"], args].concat(), None).0).unwrap()
+        serde_json::from_str(&self.does(&[["get", "-o", "json"].as_slice(), args].concat(), None).0).unwrap()
     }
 
     fn create(&self, object: &Value) -> (String, String) {
@@ -248,7 +249,7 @@ fn warned_and_refused(cluster: &Cluster) {
 fn rights(cluster: &Cluster) {
     let may = |words: &[&str]| {
         let account = "--as=system:serviceaccount:lameduck:lameduck-webhook";
-        cluster.kubectl(&[&["auth", "can-i", account], words].concat(), None).status.success()
+        cluster.kubectl(&[["auth", "can-i", account].as_slice(), words].concat(), None).status.success()
     };
     assert!(may(&["get", "secrets/lameduck-webhook", "-n", "lameduck"]));
     assert!(may(&["get", "namespaces"]));

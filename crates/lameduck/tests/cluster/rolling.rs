@@ -18,7 +18,7 @@ const WORKERS: u32 = 10;
 /// For how long a replica that was told to leave is still routed to: kube-proxy takes 1 to 3 s.
 const LAG: Duration = Duration::from_secs(2);
 
-/// Who is routed to, as an EndpointSlice has it.
+/// Who is routed to, as an `EndpointSlice` has it.
 type Endpoints = Arc<Mutex<Vec<SocketAddr>>>;
 
 #[derive(Default)]
