@@ -530,7 +530,7 @@ mod tests {
         let (fleet, assumed) = assemble(&known, &file, None, &[hop()]).unwrap();
         let rates: Vec<f64> = fleet.services.iter().map(|service| service.traffic.rate).collect();
         assert_eq!(rates, [7.0, 5.0]);
-        assert_eq!(fleet.services[0].caller.resends.reused, 0.25);
+        assert!((fleet.services[0].caller.resends.reused - 0.25).abs() < 1e-12);
         let told = |what: &str| assumed.iter().find(|one| one.what == what).map(|one| one.services.join(" "));
         assert_eq!(told("rollouts a day").as_deref(), Some("a b"), "one assumption, told once");
         assert_eq!(told("requests a second to each replica"), None);
