@@ -251,6 +251,9 @@ impl Stated {
         if self.swing.is_some_and(|swing| swing > 1.0) {
             return Err("swing: at most 1, where nothing comes at night".to_owned());
         }
+        if self.replicas == Some(0) {
+            return Err("replicas = 0: at least 1".to_owned());
+        }
         if let Some(methods) = &self.methods
             && (methods.values().any(|share| *share < 0.0) || (methods.values().sum::<f64>() - 1.0).abs() > 1e-6)
         {
