@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use lameduck_drill::profile::Profile;
+use lameduck_drill::result::EndingId;
 use lameduck_drill::schedule::Spacing;
 use lameduck_drill::servers::{SLOW, Server};
 use lameduck_drill::{Plan, Progress};
@@ -125,7 +126,11 @@ fn drill(number: usize, planned: &Planned) -> anyhow::Result<Value> {
     let result = lameduck_drill::run(&plan, |_: Progress| {}).with_context(|| planned.server.to_owned())?;
     ensure!(result.dropped == 0 && result.own_fault.is_none(), "{}: this side was at its limit", planned.server);
     let load_s: f64 = result.rounds.iter().map(|round| round.ended_s - round.load_began_s).sum();
+    // By then the stop signal had its effect.
+    let refused = result.losses.iter().filter(|loss| loss.ending == EndingId::Refused);
+    let first_refused_s = refused.filter_map(|loss| loss.since_term_s).reduce(f64::min);
     Ok(json!({
+        "first_refused_s": first_refused_s,
         "plan": key(number, planned),
         "sent": result.tally.sent,
         "lost": result.tally.lost,

@@ -6,7 +6,11 @@
 //! taken again when it next rises from n to n + 1. Its idle time is that first passage, and as the queue starts at n and leaves
 //! from n at rate λ, its density at t is λ times the chance to be at n after t without having left: the last element of
 //! exp(-At) with A the (n + 1)-by-(n + 1) generator of the states 0 to n. In equilibrium a share P(n) of all requests, Poisson
-//! with mean λ/μ, takes depth n + 1. For answers that take no time this is λ·exp(-λt), and the race is the closed form
+//! with mean λ/μ, takes depth n + 1.
+//!
+//! Where many are in flight that is many large matrices, and not needed: a connection that idles for long against the time of an
+//! answer is one whose depth is rarely reached. Then the queue either comes back at once, or forgets where it was and takes an
+//! exponential time from its bulk, whose mean is the sum of the first passages from there up. For answers that take no time this is λ·exp(-λt), and the race is the closed form
 //! [`lameduck_core::law::idle_race_per_request`].
 
 use crate::rng::ln_factorial;
@@ -22,6 +26,41 @@ pub fn idle_density(rate: f64, mean: f64, after: f64) -> f64 {
     if busy < 1e-9 {
         return rate * (-rate * after).exp();
     }
+    if busy > MOST_BUSY || (busy > FEW_BUSY && after > LONG * mean) {
+        return rare(rate, busy, after);
+    }
+    by_depth(rate, mean, busy, after)
+}
+
+/// With so many in flight on average all depths are still taken one by one.
+const FEW_BUSY: f64 = 12.0;
+/// With more than that they never are.
+const MOST_BUSY: f64 = 60.0;
+/// So many times an answer's own is long.
+const LONG: f64 = 10.0;
+
+/// The density from the first passages' means alone.
+fn rare(rate: f64, busy: f64, after: f64) -> f64 {
+    let bulk = busy.floor();
+    let most = (busy + 10.0 * busy.sqrt() + 12.0).ceil() as usize;
+    let (mut sum, mut passage, mut climb) = (0.0, 1.0 / rate, 0.0);
+    for n in 0..=most {
+        let n = n as f64;
+        if n > 0.0 {
+            // E(n) = 1/λ + (nμ/λ) E(n - 1).
+            passage = (1.0 + n * rate / busy * passage) / rate;
+        }
+        if n >= bulk {
+            climb += passage;
+            let share = (n * busy.ln() - busy - ln_factorial(n)).exp();
+            sum += share * passage / (climb * climb) * (-after / climb).exp();
+        }
+    }
+    sum
+}
+
+/// The density by each depth's own generator.
+fn by_depth(rate: f64, mean: f64, busy: f64, after: f64) -> f64 {
     let (mut sum, mut below) = (0.0, 0.0);
     let most = (busy + 10.0 * busy.sqrt() + 12.0).ceil() as usize;
     let least = (busy - 10.0 * busy.sqrt()).max(0.0) as usize;
@@ -126,6 +165,20 @@ mod tests {
             let short = idle_density(rate, 1e-4, 5.0) * window;
             assert!((short - closed).abs() < 1e-3 * closed, "{rate}: {short} {closed}");
         }
+    }
+
+    #[test]
+    fn rarely_reached_depths_need_no_matrix() {
+        for (busy, after, within) in [(8.0, 10.0, 0.07), (8.0, 50.0, 0.02), (14.0, 20.0, 0.04), (14.0, 500.0, 0.01)] {
+            let (exact, short) = (by_depth(busy, 1.0, busy, after), rare(busy, busy, after));
+            assert!((short / exact - 1.0).abs() < within, "{busy} {after}: {short} {exact}");
+        }
+    }
+
+    #[test]
+    fn many_in_flight_are_no_trouble() {
+        let density = idle_density(1e6, 1.0, 60.0);
+        assert!(density.is_finite() && density > 0.0 && density < 1e-3, "{density}");
     }
 
     /// A density: it integrates to the share of requests that take a connection which had been idle, which in the long run is

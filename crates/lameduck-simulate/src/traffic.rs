@@ -251,6 +251,9 @@ impl Stated {
         if self.swing.is_some_and(|swing| swing > 1.0) {
             return Err("swing: at most 1, where nothing comes at night".to_owned());
         }
+        if self.replicas == Some(0) {
+            return Err("replicas = 0: at least 1".to_owned());
+        }
         if let Some(methods) = &self.methods
             && (methods.values().any(|share| *share < 0.0) || (methods.values().sum::<f64>() - 1.0).abs() > 1e-6)
         {
@@ -530,7 +533,7 @@ mod tests {
         let (fleet, assumed) = assemble(&known, &file, None, &[hop()]).unwrap();
         let rates: Vec<f64> = fleet.services.iter().map(|service| service.traffic.rate).collect();
         assert_eq!(rates, [7.0, 5.0]);
-        assert_eq!(fleet.services[0].caller.resends.reused, 0.25);
+        assert!((fleet.services[0].caller.resends.reused - 0.25).abs() < 1e-12);
         let told = |what: &str| assumed.iter().find(|one| one.what == what).map(|one| one.services.join(" "));
         assert_eq!(told("rollouts a day").as_deref(), Some("a b"), "one assumption, told once");
         assert_eq!(told("requests a second to each replica"), None);

@@ -228,7 +228,7 @@ fn a_day_of_rollouts_is_the_closed_form() {
     service.caller.window_s = 0.0;
     let run = engine::run(&fleet(vec![service]), 1, Seed { seed: 4, run: 0 });
     let ends = run.ends[EndKind::Rollout as usize];
-    assert!(ends > 0 && ends % 4 == 0, "{ends}");
+    assert!(ends > 0 && ends.is_multiple_of(4), "{ends}");
     // Four stay beside the one that leaves: 400/s by five. Rollouts that overlap share, which takes a little away.
     let closed = law::refused_per_termination(80.0, Duration::from_secs(3), Duration::ZERO) * ends as f64;
     let refused = run.expected[Cause::RefusedWhileRouted as usize];

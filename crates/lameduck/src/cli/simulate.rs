@@ -170,6 +170,8 @@ fn workloads(outcome: &lameduck_check::Outcome) -> (Vec<Known>, Vec<LeftOut>) {
             leave("no manifest runs it: there is nothing that ends its pods, and nothing routed to it");
         } else if !facts.routed {
             leave("nothing is routed to it: no Service selects it");
+        } else if facts.replicas.is_some_and(|replicas| replicas < 1.0) {
+            leave("it has no replicas");
         } else if known.iter().any(|one| one.name == facts.name) {
             leave("another workload has the same name");
         } else {
