@@ -291,6 +291,59 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_was_cut_is_lost_though_its_line_has_the_servers_200() {
+        let mut books = Books::default();
+        let cut = FORMATS[by_id("nginx-error").unwrap()].example.replace("reading response header from", "reading");
+        enter(&mut books, 0, 7, "nginx-error", &cut);
+        let whole = FORMATS[by_id("ingress-nginx").unwrap()].example.replace(" 502 150", " 200 150");
+        enter(&mut books, 1, 3, "ingress-nginx", &whole);
+        books.close();
+        let masked = join(&mut books).masked;
+        let signals: Vec<_> = books.losses.iter().map(|loss| loss.signal).collect();
+        assert_eq!((masked, signals), (0, vec![Signal::CutMidAnswer]));
+    }
+
+    #[test]
+    fn a_502_that_the_server_sent_is_explained_by_the_hop_in_its_pod() {
+        let mut books = Books::default();
+        let sent = FORMATS[by_id("google-lb").unwrap()]
+            .example
+            .replace("backend_connection_closed_before_data_sent_to_client", "response_sent_by_backend");
+        enter(&mut books, 0, 1, "google-lb", &sent);
+        let access = FORMATS[by_id("nginx").unwrap()].example.replace("GET / ", "POST /api ");
+        enter(&mut books, 1, 1, "nginx", &access);
+        let error = FORMATS[by_id("nginx-error").unwrap()]
+            .example
+            .replace(
+                "upstream prematurely closed connection while reading response header from",
+                "connect() to unix:/run/app.sock failed (111: Connection refused) while connecting to",
+            )
+            .replace("http://10.8.1.7:8080/api", "http://unix:/run/app.sock:/api");
+        enter(&mut books, 2, 1, "nginx-error", &error);
+        books.close();
+        let duplicates = join(&mut books).duplicates;
+        let seen: Vec<_> = books.losses.iter().map(|loss| (loss.signal, loss.same_pod)).collect();
+        assert_eq!((duplicates, seen), (1, vec![(Signal::Refused, true)]));
+    }
+
+    #[test]
+    fn without_a_word_in_nginxs_error_log_a_5xx_is_the_servers() {
+        let check = |second: &str, expect: Signal| {
+            let mut books = Books::default();
+            enter(&mut books, 0, 1, "nginx-error", FORMATS[by_id("nginx-error").unwrap()].example);
+            let line = FORMATS[by_id("nginx").unwrap()].example.replace("18:00:00 ", second).replace(" 502 ", " 500 ");
+            enter(&mut books, 1, 1, "nginx", &line);
+            books.close();
+            join(&mut books);
+            let of_line = books.losses.iter().find(|loss| loss.place.input == 1).map(|loss| loss.signal);
+            assert_eq!(of_line, Some(expect), "{line}");
+        };
+        check("18:00:07 ", Signal::AppError);
+        // Before the first word of that log it may not have been there.
+        check("17:00:00 ", Signal::Failed);
+    }
+
+    #[test]
     fn a_retried_attempt_that_was_answered_is_masked() {
         let mut books = Books::default();
         enter(&mut books, 0, 7, "nginx-error", FORMATS[by_id("nginx-error").unwrap()].example);

@@ -279,6 +279,35 @@ mod tests {
         check("workhorse", Signal::Refused);
     }
 
+    #[test]
+    fn nginx_tells_by_the_connect_time_whether_there_was_a_connection() {
+        let check = |status: &str, connect: &str, expect: Signal| {
+            let line = format!(
+                r#"{{"msec":"1795284000.500","request":"GET / HTTP/1.1","status":"{status}","request_time":"0.004","upstream_addr":"10.8.1.7:80","upstream_status":"{status}","upstream_connect_time":"{connect}","upstream_response_length":"0"}}"#
+            );
+            assert_eq!(signal("nginx-json", &line), Some(expect), "{line}");
+        };
+        check("502", "-", Signal::ConnectFailed);
+        check("502", "0.001", Signal::ClosedBeforeAnswer);
+        check("504", "-", Signal::ConnectTimeout);
+        check("504", "0.001", Signal::Timeout);
+        check("502", "0.001, -", Signal::ConnectFailed);
+    }
+
+    #[test]
+    fn haproxys_server_is_its_address_where_the_line_has_one() {
+        let check = |behind: &str, expect: &str| {
+            let line = format!("{}{behind}", FORMATS[by_id("haproxy").unwrap()].example);
+            let Some(Line::Hop(hop)) = haproxy::read(line.as_bytes(), Context::default()) else { panic!("{line}") };
+            assert_eq!(String::from_utf8_lossy(hop.backend), expect, "{line}");
+        };
+        check("", "srv1");
+        check(" 10.8.1.7:8080", "10.8.1.7:8080");
+        check(" [fe80::1]:80 x", "[fe80::1]:80");
+        check(" -:-", "srv1");
+        check(" something", "srv1");
+    }
+
     /// Each line is a fact of the signal catalogue.
     #[test]
     fn what_hides_behind_a_status() {
@@ -293,6 +322,9 @@ mod tests {
             &envoy("200", "UPE", "upstream_reset_after_response_started{protocol_error}"),
             Signal::CutMidAnswer,
         );
+        check("envoy", &envoy("200", "UPE", "-"), Signal::CutMidAnswer);
+        check("envoy", &envoy("200", "UC", "-"), Signal::CutMidAnswer);
+        check("envoy", &envoy("503", "UC", "-"), Signal::ClosedBeforeAnswer);
         check("envoy", &envoy("500", "URX", "via_upstream"), Signal::AppError);
         check("envoy", &envoy("504", "UT", "response_timeout"), Signal::Timeout);
         check("envoy", &envoy("0", "DC", "downstream_remote_disconnect"), Signal::ClientLeft);
