@@ -322,12 +322,9 @@ fn measure(program: &Path, folder: &Path, server: &Server, most: u32) -> anyhow:
     probe.args(["probe", "--json", "--quiet", &idle, "--ready-timeout=90s", "--"]);
     shell(server.start, &mut probe);
     let output = probe.output().context("lameduck probe")?;
-    let report: Value = match serde_json::from_slice(&output.stdout) {
-        Ok(report) => report,
-        Err(_) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Ok(json!({ "id": server.id, "title": server.title, "failed": said.lines().last() }));
-        }
+    let Ok(report) = serde_json::from_slice::<Value>(&output.stdout) else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Ok(json!({ "id": server.id, "title": server.title, "failed": said.lines().last() }));
     };
     let after = report["idle_after_response_s"].as_f64();
     let (expected, agrees) = compare(server, after, f64::from(most));
