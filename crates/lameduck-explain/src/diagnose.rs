@@ -111,8 +111,10 @@ fn around(loss: &Loss, books: &Books, refusals: &Refusals, stop: Option<Micros>)
     // Some logs name the server of a failure only: that it was still routed to shows in those after its end.
     let routed = refusals.within(loss.backend, at, at + NEAR);
     let served_on = !heard && (routed || backend.answered_between(at - 3 * SECOND / 2, at));
-    let accepted =
-        loss.took.zip(backend.last_begun).is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
+    let accepted = loss
+        .took
+        .zip(backend.last_begun)
+        .is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
     Around { accepted, lived: before && after && !refused, refused, new, served_on, said_stop: false }
 }
 
