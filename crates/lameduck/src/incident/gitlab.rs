@@ -160,16 +160,13 @@ fn own_fix(stage: &mut Stage, fixed: &DrillResult) {
         ),
         neighbour + deaf + fixed.tally.unknown == 0,
     );
-    stage.expect(
-        format!("the story's fix: what is left of {} lost is the listener closed at TERM: {refused} refused while routed, {race} on idle connections", fixed.tally.lost),
-        fixed.tally.lost == refused + race,
-    );
     stage.fact(
         "left over by the story's fix",
         "nothing that its graphs showed",
         format!(
-            "{refused} of {} refused while routed: Workhorse stops listening at TERM, routing goes on for 3 s",
-            fixed.tally.sent
+            "{} of {}: {refused} refused, {race} on idle connections that it closed. Workhorse stops listening at TERM, routing goes on \
+             for 3 s",
+            fixed.tally.lost, fixed.tally.sent
         ),
     );
 }
@@ -297,8 +294,8 @@ fn variant(stage: &Stage, id: &'static str, title: &str, forms: &[Form]) -> Resu
 fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     let images = stage.setting.work.join(id).join(format!("{form:?}"));
     let (workhorse, webservice) = (images.join("workhorse"), images.join("webservice"));
-    let part = if form == Form::Shell || form == Form::Cured { "plain" } else { "fixed" };
-    copy(&stage.files(&format!("{part}/gitlab-workhorse/scripts")), &workhorse.join("scripts"))?;
+    let version = if form == Form::Shell || form == Form::Cured { "plain" } else { "fixed" };
+    copy(&stage.files(&format!("{version}/gitlab-workhorse/scripts")), &workhorse.join("scripts"))?;
     fs::create_dir_all(workhorse.join("gitlab/bin"))?;
     fs::copy(binary(stage, "gitlab-workhorse"), workhorse.join("gitlab/bin/gitlab-workhorse"))?;
     fs::create_dir_all(workhorse.join("srv/gitlab"))?;
@@ -347,7 +344,6 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
         workdir: Some("/srv/gitlab".into()),
         readiness: Some(probe(Check::Http { port: PUMA, path: "/-/readiness".into() })),
         ports: vec![PUMA],
-        ..Container::default()
     };
     let workhorse = Container {
         name: "gitlab-workhorse".into(),

@@ -58,10 +58,11 @@ const GRACE: f64 = 30.0;
 const LONGER_GRACE: f64 = 60.0;
 const SLEEP: f64 = 30.0;
 const LAG: f64 = 5.0;
-/// Pods, and requests a second to each. An answer takes longer than the next request takes to come: something is always in flight.
+/// Pods, and requests a second to each. An answer takes longer than the next request takes to come and 100 ms more: at any moment one is in
+/// flight for so long that no log takes its end for that of an idle connection.
 const PODS: usize = 4;
-const RATE: f64 = 8.0;
-const ANSWER_MS: u32 = 150;
+const RATE: f64 = 5.0;
+const ANSWER_MS: u32 = 310;
 
 /// How Passenger is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +90,9 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     too_short(stage)?;
 
     let plain = stage.drill(variant(stage, "plain", "plain: passenger start", Form::Plain)?)?;
-    // Constant spacing, and an answer that outlasts it: one at least is in flight. All that is routed to the pod after it has closed
-    // is refused; that takes it less than a second.
-    let refused = (RATE * (stage.time(LAG).as_secs_f64() - 0.75)).floor().max(1.0) as u64;
+    // Constant spacing, and an answer that outlasts it: one at least is in flight. What is routed to the pod once it has closed, which
+    // takes it less than half a second, is refused.
+    let refused = (RATE * (stage.time(LAG).as_secs_f64() - 0.5)).floor().max(1.0) as u64;
     stage.expect_lost(&plain, &[(Cause::CutMidResponse, 1), (Cause::RefusedWhileRouted, refused)]);
     let explanation = stage.explain("plain", None)?;
     stage.expect_explained(&explanation, &[Cause::CutMidResponse, Cause::RefusedWhileRouted]);
@@ -188,7 +189,7 @@ fn variant(stage: &Stage, id: &'static str, title: &str, form: Form) -> Result<V
     let plan = Plan {
         replicas: PODS,
         rate: RATE * PODS as f64,
-        duration: Duration::from_secs(12),
+        duration: Duration::from_secs(17),
         profile: Profile {
             retry: Retry::from_id("none").unwrap_or(Profile::default().retry),
             ..Profile::from_id("nginx").unwrap_or_default()
