@@ -88,7 +88,7 @@ impl Drop for Stops<'_> {
 fn replica(folder: &str) -> (SocketAddr, Running) {
     let listen = free();
     let port = listen.port().to_string();
-    let run = ["run", "--grace", "30", "--port", &port, "--", super::webhook::LAMEDUCK];
+    let run = ["run", "--grace", "30", "--port", &port, "--force-on-repeat", "--", super::webhook::LAMEDUCK];
     let mut running = webhook(&run, listen, &["--tls-dir", folder]);
     running.hear("the certificate is served");
     (listen, running)

@@ -90,7 +90,19 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Asked first, three times: `lameduck run --force-on-repeat` so ends its command too, which a KILL would leave behind.
     fn drop(&mut self) {
+        for _ in 0..3 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
