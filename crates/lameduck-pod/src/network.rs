@@ -28,7 +28,11 @@ pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
     // The address before had it too: whoever knows its neighbours by it needs not ask again.
     let hardware = format!("02:58:0a:58:{high:02x}:{low:02x}");
     ip(&["link", "set", "lo", "up"])?;
-    add_pair(&node, &peer, &["link", "add", "eth0", "address", &hardware, "type", "veth", "peer", "name", &peer, "netns", &node])?;
+    add_pair(
+        &node,
+        &peer,
+        &["link", "add", "eth0", "address", &hardware, "type", "veth", "peer", "name", &peer, "netns", &node],
+    )?;
     ip(&["addr", "add", &format!("{address}/16"), "dev", "eth0"])?;
     ip(&["link", "set", "eth0", "up"])?;
     let mut at_node = vec!["--target", &node, "--net", "ip", "link", "set", &peer];

@@ -221,6 +221,14 @@ impl Work {
         let kept = keep.is_some();
         let path =
             keep.unwrap_or_else(|| std::env::temp_dir().join(format!("lameduck-incident-{}", std::process::id())));
+        // What another run left would be read as this one's.
+        if kept && fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
+            let message = format!(
+                "--keep {}: expected a folder that is empty or not there yet; it has files in it",
+                path.display()
+            );
+            return Err(Failure::Error { message, status: exit::USAGE });
+        }
         let made = fs::create_dir_all(&path).and_then(|()| fs::canonicalize(&path));
         let path = made
             .map_err(|error| Failure::Error { message: format!("{}: {error}", path.display()), status: exit::SETUP })?;

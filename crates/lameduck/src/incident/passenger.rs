@@ -95,7 +95,12 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     let refused = (RATE * (stage.time(LAG).as_secs_f64() - 0.5)).floor().max(1.0) as u64;
     stage.expect_lost(&plain, &[(Cause::CutMidResponse, 1), (Cause::RefusedWhileRouted, refused)]);
     let explanation = stage.explain("plain", None)?;
-    stage.expect_explained(&explanation, &[Cause::CutMidResponse, Cause::RefusedWhileRouted]);
+    stage.expect_explained(&explanation, &[Cause::RefusedWhileRouted]);
+    if which("tcpdump", &stage.setting.path).is_some() {
+        stage.expect_explained(&explanation, &[Cause::CutMidResponse]);
+    } else {
+        stage.skip("explain: cut-mid-response needs a capture to be told from a closed idle connection; tcpdump is not in PATH (Debian: tcpdump)");
+    }
     let took = |result: &DrillResult| result.term_to_exit_s.max.map_or_else(|| "?".into(), |s| format!("{s:.1} s"));
     stage.fact("Passenger after TERM", "exits at once", closed(&plain));
 
@@ -246,6 +251,7 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     }
     let grace = if form == Form::Plain || form == Form::Cured { GRACE } else { LONGER_GRACE };
     Ok(PodSpec {
+        capture: form == Form::Plain && which("tcpdump", &stage.setting.path).is_some(),
         containers: vec![Container {
             name: "web".into(),
             image: Some(image),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use lameduck_core::Cause;
 use lameduck_core::duration::show;
 use lameduck_drill::{Action, DrillResult, Event, Plan, Profile, Retry, Template};
+use lameduck_explain::report::Explanation;
 use lameduck_pod::{Check, Container, PodSpec, Probe, SANDBOX};
 
 use super::stage::{Broken, Stage, Variant, copy};
-use super::{Incident, Need, files};
+use super::{Incident, Need, files, which};
 
 /// The incident.
 pub const INCIDENT: Incident = Incident {
@@ -131,7 +132,8 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
         ],
     );
     let explanation = stage.explain("plain", None)?;
-    stage.expect_explained(&explanation, INCIDENT.causes);
+    stage.expect_explained(&explanation, &[Cause::IdleCloseRace, Cause::RefusedWhileRouted, Cause::CrashRestart]);
+    cut_explained(stage, &explanation);
     success_and_502(stage, &queue)?;
 
     let ingress = stage.drill(variant(
@@ -146,7 +148,8 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
         &[(Cause::IdleCloseRace, 3), (Cause::RefusedWhileRouted, refused), (Cause::CutMidResponse, 1)],
     );
     let explanation = stage.explain("plain-ingress", None)?;
-    stage.expect_explained(&explanation, &[Cause::IdleCloseRace, Cause::RefusedWhileRouted, Cause::CutMidResponse]);
+    stage.expect_explained(&explanation, &[Cause::IdleCloseRace, Cause::RefusedWhileRouted]);
+    cut_explained(stage, &explanation);
     let closed: u64 = [&queue, &ingress].iter().filter_map(|drill| drill.tally.causes.get(&Cause::IdleCloseRace)).sum();
     stage.fact(
         "lost to keep-alive timeouts out of order",
@@ -171,6 +174,15 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
         stage.fact(format!("from TERM to exit, {title}"), story, took(&drill));
     }
     Ok(())
+}
+
+/// The load balancer's log alone can not tell a cut answer from an idle connection that was closed at the stop; packets do.
+fn cut_explained(stage: &mut Stage, explanation: &Explanation) {
+    if which("tcpdump", &stage.setting.path).is_some() {
+        stage.expect_explained(explanation, &[Cause::CutMidResponse]);
+    } else {
+        stage.skip("explain: cut-mid-response needs a capture; tcpdump is not in PATH (Debian: tcpdump)");
+    }
 }
 
 /// What the post mortem calls out: the service says success, and its client saw 502.
@@ -234,9 +246,11 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
         Hop::Queue => ("nginx", Duration::from_secs_f64(NODE_IDLE), 100),
     };
     let seconds = Duration::from_secs;
+    // So far apart that what a cluster writes down to the second tells one from another.
+    let scale_down = idle + seconds(8);
     let mut events = vec![
         Event { at: seconds(2), action: Action::Idle { quiet: idle } },
-        Event { at: seconds(4), action: Action::ScaleDown { count: 1 } },
+        Event { at: scale_down, action: Action::ScaleDown { count: 1 } },
     ];
     if hop == Hop::Queue {
         let action = match form {
@@ -244,12 +258,12 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
             // The daily restart is taken away; a rollout takes its place.
             Form::Story | Form::Cured => Action::Term,
         };
-        events.push(Event { at: seconds(6), action });
+        events.push(Event { at: scale_down + seconds(6), action });
     }
     let plan = Plan {
         replicas: PODS,
         rate: RATE,
-        duration: seconds(8),
+        duration: seconds(8) + scale_down,
         profile: Profile {
             retry: Retry::from_id("none").unwrap_or(Profile::default().retry),
             ..Profile::from_id(profile).unwrap_or_default()
@@ -310,6 +324,7 @@ fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken>
         Hop::Queue => format!("sleep {sleep}"),
     });
     Ok(PodSpec {
+        capture: form == Form::Plain && which("tcpdump", &stage.setting.path).is_some(),
         containers: vec![Container {
             name: app.into(),
             image: Some(image),
