@@ -74,7 +74,7 @@ fn array(value: &Value) -> impl Iterator<Item = &Value> {
 fn cited<'t>(cite: &str, files: &'t HashMap<String, Vec<String>>) -> Option<&'t str> {
     let (name, line) = cite.rsplit_once(':')?;
     let lines = files.get(name.rsplit('/').next()?)?;
-    Some(lines.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?)?)
+    lines.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?).map(String::as_str)
 }
 
 /// The id in it.
