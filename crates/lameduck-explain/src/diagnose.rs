@@ -63,6 +63,8 @@ struct Around {
     refused: bool,
     /// It had never answered before, though the log goes back.
     new: bool,
+    /// Connecting to it went unanswered just before.
+    silent: bool,
     /// It answered a request that began after this one, so it had accepted this one too.
     accepted: bool,
     /// It answered shortly before, and has refused nobody since its stop was requested.
@@ -75,21 +77,34 @@ struct Around {
 #[derive(Debug, Default)]
 pub struct Refusals {
     by_backend: std::collections::HashMap<u32, Vec<Micros>>,
+    /// Of these, those in which connecting went unanswered for a while.
+    slow: std::collections::HashMap<u32, Vec<Micros>>,
 }
 
 impl Refusals {
     /// From all losses, in order of time.
     pub fn of(books: &Books) -> Refusals {
         let mut by_backend = std::collections::HashMap::<u32, Vec<Micros>>::new();
+        let mut slow = std::collections::HashMap::<u32, Vec<Micros>>::new();
         for loss in &books.losses {
             if matches!(
                 loss.signal,
                 Signal::Refused | Signal::ConnectFailed | Signal::Unroutable | Signal::ConnectTimeout
             ) {
                 by_backend.entry(loss.backend).or_default().push(loss.end);
+                if unanswered(loss) {
+                    slow.entry(loss.backend).or_default().push(loss.end);
+                }
             }
         }
-        Refusals { by_backend }
+        Refusals { by_backend, slow }
+    }
+
+    /// Whether connecting had gone unanswered there until then. Envoy gives up whoever waits together with the first whose time is over.
+    fn silent(&self, backend: u32, at: Micros) -> bool {
+        let Some(moments) = self.slow.get(&backend) else { return false };
+        let first = moments.partition_point(|moment| *moment < at - NEAR);
+        moments.get(first).is_some_and(|moment| *moment <= at + 5_000)
     }
 
     fn within(&self, backend: u32, from: Micros, to: Micros) -> bool {
@@ -100,22 +115,25 @@ impl Refusals {
 }
 
 fn around(loss: &Loss, books: &Books, refusals: &Refusals, stop: Option<Micros>) -> Around {
-    let Some(backend) = books.backends.get(&loss.backend).filter(|_| loss.backend > 1) else {
+    if loss.backend <= 1 {
         return Around::default();
-    };
+    }
+    // Some logs name the server of a failure only: then nothing is known of its answers.
+    let backend = books.backends.get(&loss.backend);
+    let answered = |from, to| backend.is_some_and(|backend| backend.answered_between(from, to));
     let at = loss.end;
     let refused = refusals.within(loss.backend, at - SECOND, at + NEAR);
-    let (before, after) = (backend.answered_between(at - NEAR, at), backend.answered_between(at + 1, at + NEAR));
-    let new = !backend.answered_between(at - 600 * SECOND, at) && backend.answered_between(at, at + 600 * SECOND);
+    let (before, after) = (answered(at - NEAR, at), answered(at + 1, at + NEAR));
+    let new = !answered(at - 600 * SECOND, at) && answered(at, at + 600 * SECOND);
     let heard = stop.is_none_or(|stop| refusals.within(loss.backend, stop, at - SECOND / 10));
-    // Some logs name the server of a failure only: that it was still routed to shows in those after its end.
+    // That it was still routed to shows in its answers, or in the refusals after its end.
     let routed = refusals.within(loss.backend, at, at + NEAR);
-    let served_on = !heard && (routed || backend.answered_between(at - 3 * SECOND / 2, at));
-    let accepted = loss
-        .took
-        .zip(backend.last_begun)
-        .is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
-    Around { accepted, lived: before && after && !refused, refused, new, served_on, said_stop: false }
+    let served_on = !heard && (routed || answered(at - 3 * SECOND / 2, at));
+    let begun = loss.took.zip(backend.and_then(|backend| backend.last_begun));
+    let accepted =
+        begun.is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
+    let silent = refusals.silent(loss.backend, at);
+    Around { accepted, lived: before && after && !refused, refused, new, served_on, silent, said_stop: false }
 }
 
 /// Gives a loss its cause.
@@ -207,8 +225,13 @@ fn read_and_closed(state: State, life: Option<&Life>, around: Around) -> Verdict
     }
 }
 
+/// A failure to connect that took too long for a refusal.
+fn unanswered(loss: &Loss) -> bool {
+    loss.signal == Signal::ConnectFailed && loss.took.is_some_and(|took| took > SECOND)
+}
+
 fn refused(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Verdict {
-    let slow = loss.signal == Signal::ConnectFailed && loss.took.is_some_and(|took| took > SECOND);
+    let slow = unanswered(loss) || loss.signal == Signal::ConnectFailed && around.silent;
     match state {
         State::Terminating(_) if slow => {
             likely(Cause::GoneAddress, "connecting went unanswered while the pod was ending")

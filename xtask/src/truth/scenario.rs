@@ -218,5 +218,13 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { id: "restart", event: Some("restart@1s"), ..PLAIN },
-    Scenario { id: "peer", servers: &["pod"], not_for: REAL, event: Some("term@1s"), mix: "GET /\nGET /slow", ..PLAIN },
+    Scenario {
+        id: "peer",
+        sidecar: true,
+        servers: &["pod"],
+        not_for: REAL,
+        event: Some("term@1s"),
+        mix: "GET /\nGET /slow",
+        ..PLAIN
+    },
 ];

@@ -2,7 +2,7 @@
 //! loss, because it saw both sides; explain gets what the balancer, the proxy or a capture left, and of the replicas' lives only what a cluster
 //! records, to the second. `cargo xtask truth record` makes the fixtures of logs anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ struct Totals {
     by_log: BTreeMap<String, Score>,
     /// Different requests: one that two logs tell of counts once.
     distinct: u64,
+    /// Of these, those whose cause at least one of the logs that tell of them gave away.
+    named: u64,
     /// Losses of which the drill itself does not know the cause.
     unlabelled: u64,
     complaints: Vec<String>,
@@ -68,11 +70,15 @@ fn array(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The id in the line that a loss is cited by.
+/// The line that a loss is cited by.
 fn cited<'t>(cite: &str, files: &'t HashMap<String, Vec<String>>) -> Option<&'t str> {
     let (name, line) = cite.rsplit_once(':')?;
-    let name = name.rsplit('/').next()?;
-    let line = files.get(name)?.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?)?;
+    let lines = files.get(name.rsplit('/').next()?)?;
+    lines.get(line.trim().parse::<usize>().ok()?.checked_sub(1)?).map(String::as_str)
+}
+
+/// The id in it.
+fn id(line: &str) -> Option<&str> {
     let from = line.find("ld-")?;
     let end = line[from..].find(|c: char| !c.is_ascii_alphanumeric() && c != '-')?;
     Some(&line[from..from + end])
@@ -88,10 +94,14 @@ fn behind(proxy: &Value, totals: &mut Totals) {
         let known = labels.iter().filter(|(_, cause)| *cause != "unknown").count() as u64;
         totals.distinct += known;
         totals.unlabelled += labels.len() as u64 - known;
+        let mut named = HashSet::new();
         for (log, files) in run["logs"].as_object().expect("logs") {
             let called = called(run, files);
             for (id, cause) in &labels {
                 if *cause != "unknown" {
+                    if called.get(*id).is_some_and(|called| called == cause) {
+                        named.insert(*id);
+                    }
                     totals.judge((log.as_str(), server, name.as_str()), id, cause, called.get(*id).map(String::as_str));
                 }
             }
@@ -102,6 +112,7 @@ fn behind(proxy: &Value, totals: &mut Totals) {
                 totals.complaints.push(format!("{log}, {name}: {id} was answered and was called {cause}"));
             }
         }
+        totals.named += named.len() as u64;
     }
 }
 
@@ -119,7 +130,11 @@ fn called(run: &Value, files: &Value) -> HashMap<String, String> {
     let mut called = HashMap::new();
     for loss in array(&explanation["losses"]) {
         let cite = loss["cite"].as_str().unwrap_or("");
-        let id = cited(cite, &texts).unwrap_or_else(|| panic!("no id where {loss} is cited"));
+        let line = cited(cite, &texts).unwrap_or_else(|| panic!("no such line: {loss}"));
+        let Some(id) = id(line) else {
+            assert!(line.contains("kube-probe"), "no id where {loss} is cited");
+            continue;
+        };
         let before = called.insert(id.to_owned(), loss["cause"].as_str().unwrap_or("").to_owned());
         assert_eq!(before, None, "one request is one loss: {loss}");
     }
@@ -149,6 +164,7 @@ fn captured(name: &str, totals: &mut Totals) {
         let called = place.and_then(|place| found[place].take()).and_then(|loss| loss["cause"].as_str());
         let (id, cause) = (label["id"].as_str().unwrap_or(""), label["cause"].as_str().unwrap_or(""));
         totals.distinct += 1;
+        totals.named += u64::from(called == Some(cause));
         totals.judge(("capture", server, name), id, cause, called);
     }
 }
@@ -184,13 +200,13 @@ fn every_cause_every_server_every_log() {
         behind(&unpack(&data(&format!("truth-{proxy}.json.gz"))), &mut totals);
     }
     let tables = tables(&totals);
-    let Totals { all, distinct, unlabelled, .. } = totals;
+    let Totals { all, distinct, named, unlabelled, .. } = totals;
     let sum = format!(
-        "{distinct} losses, told of {} times; of {unlabelled} more the drill does not know the cause.",
+        "{distinct} losses, told of {} times; {named} are named rightly by at least one of the logs that tell of them. Of {unlabelled} more the drill does not know the cause.",
         all.losses()
     );
     assert!(totals.complaints.is_empty(), "{tables}{sum}\n{all:?}\n{}", totals.complaints.join("\n"));
-    assert!(all.right * 100 >= 99 * all.losses() && all.wrong == 0 && distinct >= 2000, "{tables}{sum}\n{all:?}");
+    assert!(named * 100 >= 99 * distinct && all.wrong == 0 && distinct >= 2000, "{tables}{sum}\n{all:?}");
     let missing: Vec<&str> = CAUSES.into_iter().filter(|cause| !totals.by_cause.contains_key(*cause)).collect();
     assert!(missing.is_empty(), "no loss of {missing:?}\n{tables}");
     let missing: Vec<&str> = SERVERS.into_iter().filter(|server| !totals.by_server.contains_key(*server)).collect();
