@@ -1,4 +1,9 @@
 //! `lameduck explain` and `lameduck probe`, as programs.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests are at the edge: they read the environment, and say what they leave out"
+)]
 
 mod capture;
 mod day;

@@ -19,7 +19,7 @@ fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     if !found {
-        eprintln!("SKIPPED: {program} is not installed");
+        eprintln!("SKIPPED {program}: it is not installed");
     }
     found
 }
