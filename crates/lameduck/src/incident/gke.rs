@@ -93,7 +93,6 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     cured.plan.events.push(Event { at: Duration::from_secs(2), action: Action::Term });
     let cured = stage.drill(cured)?;
     stage.expect_clean("cured", &cured, Some(stage.time(30.0)));
-    stage.told.story_sleep_s = Some(stage.time(30.0).as_secs_f64());
     Ok(())
 }
 

@@ -364,7 +364,10 @@ impl Stage {
         self.expect(format!("{id}: {lost} of {sent} lost"), lost == 0 && result.exit_code() == 0);
         if let (Some(sleep), Some(took)) = (sleep, result.term_to_exit_s.max) {
             let holds = took < sleep.as_secs_f64();
-            self.expect(format!("{id}: {took:.1} s from TERM to exit, less than the story's {}", show(sleep)), holds);
+            self.expect(
+                format!("{id}: {took:.1} s from TERM to exit, less than the fixed wait or grace of {}", show(sleep)),
+                holds,
+            );
         }
     }
 
