@@ -37,7 +37,7 @@ const CGROUP: &str = "lameduck-cluster";
 /// How many nodes there are: one can be drained, and its pods go to the other.
 const NODES: u8 = 2;
 /// The most time from the start until the nodes are Ready.
-const UP_TAKES: Duration = Duration::from_secs(60);
+const UP_TAKES: Duration = Duration::from_mins(1);
 /// The most time that the end takes.
 const DOWN_TAKES: Duration = Duration::from_secs(30);
 /// Where one looks again whether something has happened.
@@ -277,7 +277,9 @@ fn remove_cgroups() {
         // What is busy is left for the next round.
         let _ = fs::remove_dir(path);
     }
-    cgroups().iter().for_each(|path| remove(path));
+    for path in &cgroups() {
+        remove(path);
+    }
 }
 
 fn sysctls() -> String {

@@ -129,11 +129,11 @@ async fn run(options: Options) -> Result<(), NotServing> {
         }
         Images::new(options.registries, http::Client::new(roots.certs, MOST_OF_A_REGISTRY))
     });
-    let served = Arc::new(Served::default());
-    let server = Server::new(Webhook::new(options.settings, images, api, options.enforce), Arc::clone(&served));
+    let pair = Arc::new(Served::default());
+    let server = Server::new(Webhook::new(options.settings, images, api, options.enforce), Arc::clone(&pair));
     let (stop, stopped) = watch::channel(false);
     (options.log)(&format!("listening at {}, probes at {}", shown(&listener), shown(&health)));
-    let keeper = tokio::spawn(keeper::keep(source, every, served, options.log));
+    let keeper = tokio::spawn(keeper::keep(source, every, pair, options.log));
     let probes = tokio::spawn(Arc::clone(&server).serve_health(health));
     let serving = server.serve(listener, stopped);
     tokio::pin!(serving);

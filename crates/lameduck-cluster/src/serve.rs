@@ -29,7 +29,7 @@ use crate::webhook::Webhook;
 pub const AGE: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept: longer than an API server keeps it, 90 s (Go, `DefaultTransport.IdleConnTimeout`), so
 /// that it is always the API server who closes. A head that comes slowly has as long.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a body may take: API servers send it at once.

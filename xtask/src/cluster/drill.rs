@@ -1,4 +1,4 @@
-//! `cargo xtask cluster drill`: real servers in Deployments of three, through what ends pods, under a load that follows EndpointSlices.
+//! `cargo xtask cluster drill`: real servers in Deployments of three, through what ends pods, under a load that follows `EndpointSlice`s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Load before an event, and after all that it ended has ended.
 const AROUND: Duration = Duration::from_secs(3);
 /// The most time that an event takes: every pod one after another, each with its grace and its start.
-const LONGEST: Duration = Duration::from_secs(180);
+const LONGEST: Duration = Duration::from_mins(3);
 /// How often one looks whether something has happened.
 const POLL: Duration = Duration::from_millis(100);
 

@@ -1,4 +1,4 @@
-//! What a cluster says of a Deployment's pods, as it says it: routing from EndpointSlices, ends from pods, exits from the kernel.
+//! What a cluster says of a Deployment's pods, as it says it: routing from `EndpointSlice`s, ends from pods, exits from the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -60,7 +60,7 @@ impl Watch {
         let of_pods = format!("--selector=app={name}");
         let of_slices = format!("--selector=kubernetes.io/service-name={name}");
         let mut slices = Slices::default();
-        watch.follow(kubectl, "pods", &of_pods, |known, event| known.pod(event))?;
+        watch.follow(kubectl, "pods", &of_pods, Known::pod)?;
         watch.follow(kubectl, "endpointslices", &of_slices, move |known, event| {
             for piece in slices.hear(event) {
                 known.news.tell(piece);

@@ -62,6 +62,7 @@ pub enum How {
 
 /// What the shell does on TERM.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is something it may do beside the others")]
 pub struct Trap {
     pub action: String,
     /// It sends a signal to somebody.

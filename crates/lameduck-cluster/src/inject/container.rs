@@ -208,26 +208,22 @@ fn grace(about: &About<'_>, notes: &mut Vec<String>) -> Duration {
     let grace = about.pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64);
     let grace = Duration::from_secs(grace.unwrap_or(DEFAULT_GRACE));
     let Some(hook) = about.container.pointer("/lifecycle/preStop").filter(|hook| !hook.is_null()) else { return grace };
-    match hook_sleep(hook) {
-        Some(sleep) => {
-            notes.push(format!(
-                "its preStop hook sleeps {} of a grace period of {} before lameduck learns of the end: it can go",
-                duration::show(sleep),
-                duration::show(grace),
-            ));
-            grace.saturating_sub(sleep).max(Duration::from_secs(1))
-        }
-        None => {
-            if !asks_lameduck(hook) {
-                notes.push(format!(
-                    "how long its preStop hook takes is not known, and comes off the grace period of {}: say what is left \
-                     for lameduck with {PREFIX}grace",
-                    duration::show(grace),
-                ));
-            }
-            grace
-        }
+    if let Some(sleep) = hook_sleep(hook) {
+        notes.push(format!(
+            "its preStop hook sleeps {} of a grace period of {} before lameduck learns of the end: it can go",
+            duration::show(sleep),
+            duration::show(grace),
+        ));
+        return grace.saturating_sub(sleep).max(Duration::from_secs(1));
     }
+    if !asks_lameduck(hook) {
+        notes.push(format!(
+            "how long its preStop hook takes is not known, and comes off the grace period of {}: say what is left \
+             for lameduck with {PREFIX}grace",
+            duration::show(grace),
+        ));
+    }
+    grace
 }
 
 /// A hook that asks lameduck, whose grace then counts from the request.

@@ -24,7 +24,7 @@ const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookcon
 const EVERY: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_hours(24);
 /// Generous: it decides nothing but how long a failure takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn names() -> Vec<String> {
     vec!["lameduck-webhook.lameduck.svc".to_owned(), "127.0.0.1".to_owned()]

@@ -189,24 +189,23 @@ fn certificate(given: &Given) -> Result<Certificate, Failure> {
     if let Some(folder) = given.raw("tls-dir") {
         return Ok(Certificate::Folder(folder.into()));
     }
-    let named = |long| Ok(given.text(long)?.unwrap_or_else(|| DEFAULT_NAME.to_owned()));
-    let namespace = match given.text("namespace")? {
-        Some(namespace) => namespace,
-        None => {
-            let path = Path::new(ACCOUNT).join("namespace");
-            let read = fs::read_to_string(&path).map_err(|error| {
-                given.usage(format!("no --namespace was given, and {} could not be read: {error}", path.display()))
-            });
-            read?.trim().to_owned()
-        }
+    let name_of = |long| Ok(given.text(long)?.unwrap_or_else(|| DEFAULT_NAME.to_owned()));
+    let namespace = if let Some(namespace) = given.text("namespace")? {
+        namespace
+    } else {
+        let path = Path::new(ACCOUNT).join("namespace");
+        let read = fs::read_to_string(&path).map_err(|error| {
+            given.usage(format!("no --namespace was given, and {} could not be read: {error}", path.display()))
+        });
+        read?.trim().to_owned()
     };
-    let service: String = named("service")?;
-    let mut names = vec![format!("{service}.{namespace}.svc")];
-    names.extend(given.list("host", "a name or an address", |text| (!text.is_empty()).then(|| text.to_owned()))?);
+    let service: String = name_of("service")?;
+    let mut hosts = vec![format!("{service}.{namespace}.svc")];
+    hosts.extend(given.list("host", "a name or an address", |text| (!text.is_empty()).then(|| text.to_owned()))?);
     let lifetime = given.duration("certificate-lifetime")?.unwrap_or(DEFAULT_LIFETIME);
     if lifetime < SHORTEST_LIFETIME {
         return Err(given.usage("--certificate-lifetime: expected at least 30s"));
     }
-    let (secret, configuration) = (named("secret")?, named("configuration")?);
-    Ok(Certificate::Made { namespace, secret, configuration, names, lifetime })
+    let (secret, configuration) = (name_of("secret")?, name_of("configuration")?);
+    Ok(Certificate::Made { namespace, secret, configuration, names: hosts, lifetime })
 }

@@ -401,9 +401,9 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Broken> {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &target)?
+            copy(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), target).map(|_| ())?
+            fs::copy(entry.path(), target)?;
         }
     }
     Ok(())

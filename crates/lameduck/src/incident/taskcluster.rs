@@ -283,15 +283,15 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
 }
 
 fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken> {
-    let part = if form == Form::Story { "fixed" } else { "plain" };
+    let version = if form == Form::Story { "fixed" } else { "plain" };
     let (image, command, port, app) = match hop {
         Hop::Ingress => (
-            ingress_image(stage, id, part)?,
+            ingress_image(stage, id, version)?,
             ["nginx", "-c", "/srv/nginx.conf", "-g", "daemon off;"].as_slice(),
             INGRESS,
             "nginx",
         ),
-        Hop::Queue => (queue_image(stage, id, part)?, ["node", "src/main.js"].as_slice(), QUEUE, "queue"),
+        Hop::Queue => (queue_image(stage, id, version)?, ["node", "src/main.js"].as_slice(), QUEUE, "queue"),
     };
     let mut command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
     let mut env = BTreeMap::new();
@@ -339,7 +339,6 @@ fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken>
                 failures: 3,
             }),
             ports: vec![serves],
-            ..Container::default()
         }],
         ..stage.pod(id, app, serves, if form == Form::Story { LONG_GRACE } else { GRACE }, LAG)
     })
