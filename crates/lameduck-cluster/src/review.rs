@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(json["response"]["uid"], "7");
         assert_eq!(json["response"]["allowed"], true);
         let shown: Vec<&str> =
-            json["response"]["warnings"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+            json["response"]["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(shown.iter().all(|one| one.len() <= LONGEST_WARNING && !one.contains('\n')));
         assert!(shown.iter().map(|one| one.len()).sum::<usize>() <= MOST_WARNINGS);
         let last = shown.last().unwrap();

@@ -269,8 +269,10 @@ fn died(attempt: &Attempt, server: &ServerSide) -> Option<Verdict> {
         return Some(lost(Cause::CrashRestart, "closed by the end of one of its processes, that nobody asked for"));
     }
     let exited = server.exited?;
-    // The exit explains a close at that time, and a connection that only timed out after it.
-    let explains = attempt.ended + SLACK >= exited && attempt.began <= exited + SLACK;
+    // The exit explains a close at that time, and a connection that only timed out after it. Between SIGKILL and the exit
+    // nothing else can close a connection, however long it takes.
+    let began_to_die = server.killed.map_or(exited, |killed| killed.min(exited));
+    let explains = attempt.ended + SLACK >= began_to_die && attempt.began <= exited + SLACK;
     let at_the_end = attempt.ended <= exited + SLACK || attempt.ending == Ending::TimedOut;
     if !explains || !at_the_end {
         return None;
@@ -349,6 +351,9 @@ mod tests {
         check(attempt(Connection::Fresh, Ending::Rst, 0, 9), UP, Cause::Unknown);
         check(attempt(Connection::Fresh, Ending::Rst, 0, 9), seen(false, UP), Cause::Overload);
         check(attempt(Connection::Fresh, Ending::Fin, 5, 40), DEAF, Cause::SignalNotDelivered);
+        // SIGKILL took a second, as it may on a busy machine: what was closed meanwhile was closed by it.
+        let slow = ServerSide { exited: Some(at(42)), ..DEAF };
+        check(attempt(REUSED, Ending::Rst, 0, 41), slow, Cause::SignalNotDelivered);
         let reacted = ServerSide { reacted: Some(true), ..DEAF };
         check(attempt(Connection::Fresh, Ending::Fin, 5, 40), reacted, Cause::KilledAtDeadline);
         let crashed = ServerSide { exited: Some(at(9)), ..UP };

@@ -160,8 +160,7 @@ fn too_short(stage: &mut Stage) -> Result<(), Broken> {
     let (fixed, short) = (stage.files("fixed"), stage.files("too-short"));
     copy(&fixed, &short)?;
     let manifest = fs::read_to_string(fixed.join("deploy.yaml"))?;
-    let shorter: Vec<&str> =
-        manifest.lines().filter(|line| !line.contains("terminationGracePeriodSeconds")).collect();
+    let shorter: Vec<&str> = manifest.lines().filter(|line| !line.contains("terminationGracePeriodSeconds")).collect();
     fs::write(short.join("deploy.yaml"), shorter.join("\n") + "\n")?;
     stage.check("too-short", &[("trap-outlasts-grace", Cause::KilledAtDeadline, "script/entrypoint", 3)]);
     stage.fact("a grace of 30 s and a sleep of 30 s", "all that was done is moot", "check: trap-outlasts-grace");

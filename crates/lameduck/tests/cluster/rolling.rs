@@ -39,21 +39,20 @@ fn work(n: u32, client: &Client, endpoints: &Endpoints, books: &Books, stop: &At
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let uid = books.sent.fetch_add(1, Ordering::Relaxed);
-        let mut connection = match kept.take().filter(|connection| !connection.is_closed()) {
-            Some(connection) => connection,
-            None => {
-                turn += 1;
-                let to = {
-                    let endpoints = endpoints.lock().unwrap();
-                    endpoints[turn % endpoints.len()]
-                };
-                match client.connect(to) {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        books.failed.lock().unwrap().push(format!("connect to {to}: {error}"));
-                        due += every;
-                        continue;
-                    }
+        let mut connection = if let Some(connection) = kept.take().filter(|connection| !connection.is_closed()) {
+            connection
+        } else {
+            turn += 1;
+            let to = {
+                let endpoints = endpoints.lock().unwrap();
+                endpoints[turn % endpoints.len()]
+            };
+            match client.connect(to) {
+                Ok(connection) => connection,
+                Err(error) => {
+                    books.failed.lock().unwrap().push(format!("connect to {to}: {error}"));
+                    due += every;
+                    continue;
                 }
             }
         };
