@@ -29,6 +29,7 @@ mod run;
 pub mod schedule;
 pub mod servers;
 mod settle;
+mod stall;
 mod wire;
 
 use std::path::PathBuf;

@@ -22,6 +22,7 @@ use crate::progress::{Progress, Tick};
 use crate::record::{Book, Record};
 use crate::replica::{self, Fleet, Life, Replica, Starter};
 use crate::router::Router;
+use crate::stall::{self, Stalls};
 use crate::wire::exchange::{Connected, connect, exchange};
 use crate::wire::response::Reader;
 use crate::{SetupError, aftermath, events, live, proc};
@@ -50,6 +51,8 @@ pub(crate) struct Observation {
     pub(crate) log_kind: LogKind,
     /// CPU time that the drill itself took.
     pub(crate) client_cpu: Option<Duration>,
+    /// When the drill itself was held up.
+    pub(crate) stalls: Stalls,
 }
 
 /// A replica, as it was seen.
@@ -73,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) starter: Starter,
     pub(crate) notices: mpsc::UnboundedSender<Progress>,
     pub(crate) events: RefCell<Vec<(Duration, String)>>,
+    stalls: Rc<RefCell<Stalls>>,
     next_port: Cell<u16>,
     cpu_before: Option<Duration>,
 }
@@ -117,6 +121,7 @@ fn carry_out(
     let result = tasks.block_on(&runtime, async {
         let (notices, mut news) = mpsc::unbounded_channel();
         let shared = Rc::new(Shared::new(plan, command, folder, notices));
+        tokio::task::spawn_local(stall::watch(shared.clock, Rc::clone(&shared.stalls)));
         let result = attend(&shared, work(&shared), &mut news, progress).await;
         let replicas = shared.fleet.borrow().replicas.clone();
         let result = result.map(|load_began| shared.observation(&replicas, load_began));
@@ -220,6 +225,7 @@ impl Shared {
             starter,
             notices,
             events: RefCell::default(),
+            stalls: Rc::default(),
             next_port: Cell::new(plan.port_base),
             cpu_before: proc::own_cpu(),
         }
@@ -374,6 +380,7 @@ impl Shared {
             ended: self.clock.now(),
             log_kind,
             client_cpu: proc::own_cpu().zip(self.cpu_before).map(|(now, before)| now.saturating_sub(before)),
+            stalls: self.stalls.take(),
         }
     }
 }

@@ -184,8 +184,17 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         (false, LogKind::EveryArrival) => Some(false),
         (false, LogKind::None | LogKind::Some) => None,
     };
-    let server = ServerSide { neighbour_refused: seen.log.neighbour_refused(record.id), ..server_side(life, saw) };
-    (judge(&record.attempt, &server), saw)
+    // What was seen late happened earlier, the end of a connection as well as the exit that explains it.
+    let server = ServerSide {
+        neighbour_refused: seen.log.neighbour_refused(record.id),
+        exited: life.at(Moment::Exited).map(|at| seen.stalls.earliest(at)),
+        ..server_side(life, saw)
+    };
+    let mut attempt = record.attempt;
+    if matches!(attempt.ending, Ending::Fin | Ending::Rst) {
+        attempt.ended = seen.stalls.earliest(attempt.ended).max(attempt.began);
+    }
+    (judge(&attempt, &server), saw)
 }
 
 /// What is known of a replica.

@@ -60,6 +60,16 @@ fn gitlab_pid1() {
 }
 
 #[test]
+fn passenger_sigterm() {
+    check("passenger-sigterm", &["cut-mid-response", "refused-while-routed"]);
+}
+
+#[test]
+fn taskcluster_glb() {
+    check("taskcluster-glb", &["idle-close-race", "refused-while-routed", "cut-mid-response", "crash-restart"]);
+}
+
+#[test]
 fn gke_keepalive() {
     check("gke-keepalive", &["idle-close-race"]);
 }
