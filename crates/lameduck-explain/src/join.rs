@@ -167,6 +167,7 @@ fn hops(books: &mut Books, joined: &mut Joined) {
     let mut by_backend: HashMap<(u32, u64), Vec<usize>> = HashMap::new();
     let mut kept: Vec<Loss> = Vec::with_capacity(books.losses.len());
     let mut by_request: HashMap<u64, Vec<usize>> = HashMap::new();
+    let mut by_handshake: HashMap<u32, Vec<usize>> = HashMap::new();
     let several = books.inputs.iter().filter(|input| input.requests > 0).count() > 1;
     for loss in std::mem::take(&mut books.losses) {
         if !(several || loss.same_pod) || loss.weight > 1 {
@@ -202,7 +203,20 @@ fn hops(books: &mut Books, joined: &mut Joined) {
                     && (other.end - loss.end).abs() <= REMARK
             })
         });
+        // A handshake in a capture has no request in it: the log's line about that server at that moment has.
+        let same = same.or_else(|| {
+            let (own, theirs) = (is_handshake(&loss), by_handshake.get_mut(&loss.backend)?);
+            let near = |place: &usize| {
+                let other = &kept[*place];
+                is_handshake(other) != own && (other.end - loss.end).abs() <= HOPS
+            };
+            let found = theirs.iter().rposition(near)?;
+            Some(theirs.remove(found))
+        });
         let Some(place) = same else {
+            if loss.backend > 1 && is_connecting(loss.signal) {
+                by_handshake.entry(loss.backend).or_default().push(kept.len());
+            }
             by_request.entry(loss.request_key).or_default().push(kept.len());
             if !loss.id.is_empty() {
                 by_id.insert(loss.id.to_string(), kept.len());
@@ -234,9 +248,20 @@ fn hops(books: &mut Books, joined: &mut Joined) {
     books.losses = kept;
 }
 
+/// Connecting failed, as far as was seen.
+fn is_connecting(signal: Signal) -> bool {
+    matches!(signal, Signal::Refused | Signal::Unroutable | Signal::ConnectTimeout | Signal::ConnectFailed)
+}
+
+/// All that was seen is a handshake that failed.
+fn is_handshake(loss: &Loss) -> bool {
+    loss.packets.is_some() && loss.id.is_empty() && is_connecting(loss.signal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::books::Packets;
     use crate::read::{Context, FORMATS, by_id};
     use crate::record::Place;
 
@@ -288,6 +313,36 @@ mod tests {
         let joined = join(&mut books);
         assert_eq!((books.losses.len(), joined.duplicates), (1, 1));
         assert_eq!(books.losses[0].signal, Signal::Refused);
+    }
+
+    #[test]
+    fn a_handshake_in_a_capture_is_the_log_lines_own() {
+        let mut books = Books::default();
+        let refused = FORMATS[by_id("google-lb").unwrap()]
+            .example
+            .replace("backend_connection_closed_before_data_sent_to_client", "failed_to_connect_to_backend");
+        enter(&mut books, 0, 1, "google-lb", &refused);
+        let line = books.losses[0].clone();
+        assert!(is_connecting(line.signal) && !is_handshake(&line), "{line:?}");
+        let packets = Packets {
+            idle: None,
+            before: 0,
+            crossed: None,
+            story: String::new(),
+            frames: vec![7, 8],
+            stream: String::new(),
+            server: String::new(),
+        };
+        // Two clients were refused at that moment, and the log tells of one.
+        for frame in [7, 9] {
+            let place = Place { input: 1, line: frame };
+            let (id, packets) = ("".into(), Some(Box::new(packets.clone())));
+            books.input(1).requests += 1;
+            books.add(Loss { place, id, packets, signal: Signal::Refused, request_key: 0, ..line.clone() });
+        }
+        books.close();
+        let joined = join(&mut books);
+        assert_eq!((books.losses.len(), joined.duplicates), (2, 1), "{:?}", books.losses);
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub fn interpret<'a>(fields: &Fields<'a>, context: Context, ingress: bool) -> Op
     let (backend, attempts) = last(fields.get(Field::Upstream));
     // All lists of a line are of one length.
     let of = |field| if attempts == 1 { fields.get(field) } else { last(fields.get(field)).0 };
-    let [theirs, bytes, server_took, connect] =
-        [Field::UpstreamStatus, Field::UpstreamBytes, Field::ServerTook, Field::ConnectTook].map(of);
+    let [theirs, bytes, server_took] = [Field::UpstreamStatus, Field::UpstreamBytes, Field::ServerTook].map(of);
+    let (connect, _) = last(fields.get(Field::ConnectTook));
     let has_upstream = !backend.is_empty();
     let (signal, detail): (_, &[u8]) = match (status, theirs) {
         (499, _) => (Signal::ClientLeft, b"499"),
