@@ -19,6 +19,9 @@ pub fn page(incidents: &[(&Incident, &Told, Option<&str>)], short: bool) -> Stri
         incidents.len(),
         if short { "<p>Short form: wherever the story waits, this run waited a fifth of it.</p>" } else { "" },
     );
+    if incidents.len() > 1 {
+        summary(&mut body, incidents);
+    }
     for (incident, told, broken) in incidents {
         section(&mut body, incident, told, *broken);
     }
@@ -26,6 +29,40 @@ pub fn page(incidents: &[(&Incident, &Told, Option<&str>)], short: bool) -> Stri
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
          <title>lameduck incident</title><style>{STYLE}</style><body>{body}</body></html>\n"
     )
+}
+
+/// A line for each incident: as it was, and cured.
+fn summary(out: &mut String, incidents: &[(&Incident, &Told, Option<&str>)]) {
+    out.push_str(
+        "<table><tr><th>incident<th class=n>lost, as it was<th>by cause<th class=n>lost, cured<th class=n>TERM to exit\
+         <th class=n>the story's wait",
+    );
+    for (incident, told, broken) in incidents {
+        let seconds = |time: Option<f64>| time.map_or_else(|| "-".into(), |s| format!("{s:.1} s"));
+        let name = escaped(incident.name);
+        let _ = write!(out, "<tr><td><a href=\"#{name}\">{name}</a>");
+        match (broken, told.drill("plain"), told.drill("cured")) {
+            (None, Some(plain), Some(cured)) => {
+                let good = |lost: u64| if lost == 0 { "good" } else { "bad" };
+                let (was, is) = (plain.tally.lost, cured.tally.lost + cured.tally.unknown);
+                let _ = write!(
+                    out,
+                    "<td class=\"n {}\">{was} of {}<td>{}<td class=\"n {}\">{is} of {}<td class=n>{}<td class=n>{}",
+                    good(was),
+                    plain.tally.sent,
+                    causes(plain),
+                    good(is),
+                    cured.tally.sent,
+                    seconds(cured.term_to_exit_s.max),
+                    seconds(told.story_sleep_s),
+                );
+            }
+            (why, _, _) => {
+                let _ = write!(out, "<td colspan=5>{}", escaped(why.unwrap_or("not run to its end")));
+            }
+        }
+    }
+    out.push_str("</table>");
 }
 
 fn section(out: &mut String, incident: &Incident, told: &Told, broken: Option<&str>) {
