@@ -231,8 +231,9 @@ mod tests {
         assert_eq!(from_catalogue("puma").and_then(|server| server.idle), Some((20.0, 65.0)));
     }
     /// The names of `explain` and `probe` for what the catalogues have.
-    const SAME: [(&str, &str); 17] = [
+    const SAME: &[(&str, &str)] = &[
         ("node", "node-http"),
+        ("aiohttp", "aiohttp-server"),
         ("gunicorn", "gunicorn-gthread"),
         ("apache", "apache-httpd"),
         ("go", "go-net-http"),
