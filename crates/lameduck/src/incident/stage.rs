@@ -75,6 +75,8 @@ pub struct Variant {
     pub plan: Plan,
 }
 
+/// One loss in so many may have no cause: where a server itself was held up, its RST can come so late that two causes look alike.
+const MOST_UNKNOWN: u64 = 50;
 /// The first address of pods that are not drilled themselves.
 pub const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 88, 250, 10);
 /// How long such pods may take until they are ready.
@@ -348,13 +350,13 @@ impl Stage {
             let lost = result.tally.causes.get(cause).copied().unwrap_or(0);
             self.expect(format!("plain: {lost} lost by {cause}, at least {least}"), lost >= *least);
         }
-        let unknown = result.tally.causes.get(&Cause::Unknown).copied().unwrap_or(0);
+        let (unknown, lost) = (result.tally.causes.get(&Cause::Unknown).copied().unwrap_or(0), result.tally.lost);
         self.expect(
             format!(
-                "drill accounts for every request: {} of unknown cause, {} of unknown fate",
-                unknown, result.tally.unknown
+                "drill accounts for every request: {} of unknown fate; {unknown} of {lost} lost have no cause, at most 1 in {}",
+                result.tally.unknown, MOST_UNKNOWN
             ),
-            unknown == 0 && result.tally.unknown == 0,
+            result.tally.unknown == 0 && unknown * MOST_UNKNOWN <= lost,
         );
     }
 
