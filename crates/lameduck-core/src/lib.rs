@@ -19,6 +19,7 @@ pub mod law;
 pub mod ledger;
 pub mod report;
 pub mod timeline;
+pub mod words;
 
 pub use budget::{Budget, Impossible, Shares};
 pub use cause::Cause;

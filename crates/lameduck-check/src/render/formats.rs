@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
+use lameduck_core::words::Escaped;
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 use serde_json::json;
@@ -214,7 +215,7 @@ pub fn github(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
 pub fn junit(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
     let escape = |text: &str| {
         let allowed = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect::<String>();
-        allowed.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+        Escaped(&allowed).to_string()
     };
     let mut bad: HashSet<u64> = HashSet::new();
     let key = |name: &str| {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io;
 
 use lameduck_core::Moment;
+use lameduck_core::words::Escaped;
 
 use super::draw;
 use crate::Outcome;
@@ -13,10 +14,6 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;mar
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .3rem}svg{width:100%;height:auto}code{background:#f2f4f6;padding:0 .25em}\
 .f{border-left:4px solid #888;padding:.2rem .8rem;margin:.8rem 0}.error{border-color:#c62828}.warning{border-color:#b26a00}.note{border-color:#1565c0}\
 small{color:#57606a}@media(prefers-color-scheme:dark){body{background:#15181c;color:#e3e6ea}code{background:#262b31}small{color:#9aa4ae}}";
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// The page.
 ///
@@ -48,19 +45,19 @@ pub fn html(outcome: &Outcome, mut out: impl io::Write) -> io::Result<()> {
             "<div class=\"f {}\"><b>{}</b> <small>{}:{}:{} &middot; {} &middot; confidence {}</small><br>{}<br><small>{}</small></div>",
             finding.severity,
             finding.rule,
-            escape(&finding.file),
+            Escaped(&finding.file),
             finding.line,
             finding.column,
             finding.cause,
             finding.confidence,
-            escape(&finding.message),
-            escape(&finding.help),
+            Escaped(&finding.message),
+            Escaped(&finding.help),
         )
     })?;
     if !document.unparsed.is_empty() {
         out.write_all(b"<h2>Not understood</h2>\n<ul>\n")?;
         for one in &document.unparsed {
-            writeln!(out, "<li><code>{}:{}</code> {}</li>", escape(&one.file), one.line, escape(&one.reason))?;
+            writeln!(out, "<li><code>{}:{}</code> {}</li>", Escaped(&one.file), one.line, Escaped(&one.reason))?;
         }
         out.write_all(b"</ul>\n")?;
     }
@@ -75,11 +72,11 @@ fn picture(out: &mut String, workload: &WorkloadShown) {
         out,
         "<h2>{}</h2><small>{} &middot; TERM is {} &middot; grace {} s</small>\n\
          <svg viewBox=\"0 0 800 120\" role=\"img\" aria-label=\"the two lanes of {}\" font-size=\"12\" fill=\"currentColor\">",
-        escape(&title),
-        escape(&workload.file),
+        Escaped(&title),
+        Escaped(&workload.file),
         workload.term.outcome,
         workload.grace_s,
-        escape(&title),
+        Escaped(&title),
     );
     let mut bar = |y: f64, from: f64, to: f64, color: &str, opacity: f64| {
         let _ = writeln!(

@@ -1,35 +1,17 @@
 //! One self-contained HTML page: no script, no network, readable in light and dark.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use lameduck_core::Cause;
+use lameduck_core::words::{Escaped, count};
 
 use super::svg;
-use super::words::{count, percent, seconds};
+use super::words::{percent, seconds};
 use crate::result::{CompareResult, DrillResult, DrillVerdict, Loss, Retried, by_count};
 
 /// How many losses the table shows; the JSON has all.
 const TABLE_ROWS: usize = 200;
-
-/// Text made safe for HTML, attributes included.
-pub(super) struct Escaped<'t>(pub(super) &'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A drill as a page.
 pub fn html(result: &DrillResult) -> String {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use lameduck_core::timeline::Moment;
+use lameduck_core::words::Escaped;
 
-use super::html::Escaped;
 use crate::result::{CompareResult, DrillResult, DrillVerdict, ReplicaReport, by_count};
 
 /// A drill as a `JUnit` test suite.

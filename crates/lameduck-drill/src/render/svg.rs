@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use lameduck_core::Cause;
 use lameduck_core::timeline::Moment;
+use lameduck_core::words::{Escaped, count};
 
-use super::html::Escaped;
-use super::words::{count, seconds};
+use super::words::seconds;
 use crate::result::{DrillResult, Loss, Mark, ReplicaReport, percentile};
 
 /// The drawing's own units; the page scales it.

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use lameduck_core::Cause;
+use lameduck_core::words::count;
 
-use super::words::{count, percent, seconds};
+use super::words::{percent, seconds};
 use crate::evidence::LogKind;
 use crate::result::{CompareResult, DrillResult, DrillVerdict, Loss, Retried, by_count};
 

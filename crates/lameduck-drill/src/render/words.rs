@@ -1,19 +1,8 @@
 //! Figures as people read them.
 
-use crate::result::CompareResult;
+use lameduck_core::words::count;
 
-/// A count with its thousands apart: `12,345`.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
+use crate::result::CompareResult;
 
 /// A share in percent, with the digits that matter.
 pub(crate) fn percent(share: f64) -> String {
@@ -48,7 +37,6 @@ mod tests {
 
     #[test]
     fn figures_read_well() {
-        assert_eq!([0, 7, 999, 1000, 1_234_567].map(count), ["0", "7", "999", "1,000", "1,234,567"]);
         assert_eq!(
             [0.0, 0.5, 0.0123, 0.00012, 0.000_001].map(percent),
             ["0.0 %", "50.0 %", "1.23 %", "0.012 %", "0.00010 %"]

@@ -1,32 +1,14 @@
 //! One self-contained page: no script, no network, readable in light and dark.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use lameduck_core::Cause;
+use lameduck_core::words::{Escaped, count};
 
-use super::{a_day, count, hours, percent, spent, svg};
+use super::{a_day, hours, percent, spent, svg};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
 use crate::time::span;
-
-/// Text made safe for HTML, attributes included.
-pub struct Escaped<'t>(pub &'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The explanation as a page.
 pub fn html(e: &Explanation) -> String {
@@ -384,14 +366,5 @@ mod tests {
         check(&["/var/log/a.log", "/srv/b.log"], "/");
         check(&["a.log", "/srv/b.log"], "");
         check(&["logs/a.log"], "logs/");
-    }
-
-    #[test]
-    fn what_a_log_says_stays_text() {
-        let hostile = "</title><script>alert('x & \"y\"')</script>";
-        assert_eq!(
-            Escaped(hostile).to_string(),
-            "&lt;/title&gt;&lt;script&gt;alert(&#39;x &amp; &quot;y&quot;&#39;)&lt;/script&gt;"
-        );
     }
 }

@@ -7,24 +7,13 @@ mod text;
 pub use html::html;
 pub use text::text;
 
+use lameduck_core::words::count;
+
 use crate::report::{Cost, Explanation};
 
 /// As JSON, `lameduck.explain/1`.
 pub fn json(explanation: &Explanation) -> String {
     serde_json::to_string_pretty(explanation).unwrap_or_default()
-}
-
-/// 12,345
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// 0 to 1 as a percentage: `95.2 %`, `0.04 %`.

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use lameduck_core::Cause;
+use lameduck_core::words::{Escaped, count};
 
-use super::count;
-use super::html::Escaped;
 use crate::record::EventKind;
 use crate::report::{Bin, Explanation, PodReport};
 use crate::spikes::Spike;

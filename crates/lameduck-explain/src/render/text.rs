@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{a_day, count, hours, percent, spent};
+use lameduck_core::words::count;
+
+use super::{a_day, hours, percent, spent};
 use crate::diagnose::Confidence;
 use crate::report::{CauseReport, Explanation, Row};
 use crate::time::span;

@@ -1,29 +1,12 @@
 //! One self-contained page: no script, no network, readable in light and dark.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+
+use lameduck_core::words::Escaped;
 
 use super::{count, names, percent, svg};
 use crate::estimate::Figure;
 use crate::report::Document;
-
-/// Text made safe for HTML, attributes included.
-struct Escaped<'t>(&'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
 
 fn interval(figure: &Figure) -> String {
     format!("{} to {}", count(figure.low), count(figure.high))

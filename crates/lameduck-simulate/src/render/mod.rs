@@ -4,6 +4,8 @@ mod html;
 mod svg;
 mod text;
 
+use lameduck_core::words;
+
 use crate::report::Document;
 
 pub use html::html;
@@ -26,15 +28,7 @@ pub(crate) fn count(n: f64) -> String {
         let text = format!("{n:.2}");
         return text.trim_end_matches('0').trim_end_matches('.').to_owned();
     }
-    let digits = format!("{n:.0}");
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    words::count(n.round() as u64)
 }
 
 /// A share, in percent, with two digits that say something.

@@ -152,7 +152,7 @@ fn play(incident: &'static Incident, work: &Path, given: &Given, path: &OsString
     for what in incident.simulated {
         stage.say(&format!("not real here: {what}"));
     }
-    let played = incident::write_files(incident, &stage.files("")).map_err(incident::Broken::from);
+    let played = incident::write_files(incident, &stage.files(""));
     let played = played.and_then(|()| (incident.play)(&mut stage));
     Ok(Outcome { incident, told: stage.told, broken: played.err().map(|broken| broken.0) })
 }

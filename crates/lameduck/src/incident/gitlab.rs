@@ -1,7 +1,6 @@
 //! `gitlab-pid1`: TERM that stopped at a shell.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,8 +10,8 @@ use lameduck_core::duration::show;
 use lameduck_drill::{Action, DrillResult, Event, Plan, Profile, Template};
 use lameduck_pod::{Check, Container, PodSpec, Probe};
 
-use super::stage::{Broken, Stage, Variant, copy};
-use super::{Incident, Need, files};
+use super::stage::{Broken, Stage, Variant, started};
+use super::{Incident, Need, disk, files};
 
 /// The incident.
 pub const INCIDENT: Incident = Incident {
@@ -202,7 +201,7 @@ fn go_build(stage: &Stage, source: &str, name: &str, package: &str) -> Result<()
     command.args(["build", "-o"]).arg(binary(stage, name)).arg(package).current_dir(stage.files(source));
     // Only the standard library is used: nothing is fetched.
     command.env("GOFLAGS", "-mod=mod").env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
-    let output = command.output()?;
+    let output = started("go", command.output())?;
     if output.status.success() {
         return Ok(());
     }
@@ -231,14 +230,14 @@ fn beside_pages(stage: &mut Stage, variant: Variant) -> Result<(DrillResult, Pag
     let (log, last) = (stage.setting.work.join(variant.id).join("pages.json"), variant.plan.replicas - 1);
     let endpoints = stage.left(variant.id).join("endpoints");
     let mut command = Command::new(binary(stage, "gitlab-pages"));
-    command.arg("-endpoints").arg(endpoints).stdin(Stdio::null()).stdout(fs::File::create(&log)?);
-    let client = Client(command.spawn()?);
+    command.arg("-endpoints").arg(endpoints).stdin(Stdio::null()).stdout(disk::create(&log)?);
+    let client = Client(started("gitlab-pages", command.spawn())?);
     let result = stage.drill(variant);
     drop(client);
     let result = result?;
     let leaving = stage.address(last).to_string();
     let mut pages = Pages::default();
-    for line in fs::read_to_string(&log)?.lines() {
+    for line in disk::read(&log)?.lines() {
         let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         let backend = line["backend"].as_str().and_then(|backend| backend.rsplit_once(':'));
         if backend.is_none_or(|(host, _)| host != leaving) {
@@ -295,11 +294,10 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     let images = stage.setting.work.join(id).join(format!("{form:?}"));
     let (workhorse, webservice) = (images.join("workhorse"), images.join("webservice"));
     let version = if form == Form::Shell || form == Form::Cured { "plain" } else { "fixed" };
-    copy(&stage.files(&format!("{version}/gitlab-workhorse/scripts")), &workhorse.join("scripts"))?;
-    fs::create_dir_all(workhorse.join("gitlab/bin"))?;
-    fs::copy(binary(stage, "gitlab-workhorse"), workhorse.join("gitlab/bin/gitlab-workhorse"))?;
-    fs::create_dir_all(workhorse.join("srv/gitlab"))?;
-    copy(&stage.files("plain/webservice"), &webservice.join("srv/gitlab"))?;
+    disk::copy(&stage.files(&format!("{version}/gitlab-workhorse/scripts")), &workhorse.join("scripts"))?;
+    disk::copy(&binary(stage, "gitlab-workhorse"), &workhorse.join("gitlab/bin/gitlab-workhorse"))?;
+    disk::folder(&workhorse.join("srv/gitlab"))?;
+    disk::copy(&stage.files("plain/webservice"), &webservice.join("srv/gitlab"))?;
 
     let path = format!("/gitlab/bin:{}", stage.setting.path.to_string_lossy());
     let mut env = BTreeMap::from([
@@ -394,15 +392,10 @@ fn timeline(stage: &mut Stage, plain: &DrillResult) {
 
 /// The log and the tree of Workhorse in the pod that was started n-th.
 fn words_of(stage: &Stage, variant: &str, index: usize, ending: &str) -> Result<String, Broken> {
-    let mut found: Vec<PathBuf> = fs::read_dir(stage.left(variant))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.to_string_lossy().ends_with(&format!("_gitlab-workhorse.{ending}")))
-        .collect();
-    found.sort();
-    let path =
-        found.get(index).ok_or_else(|| Broken(format!("no {ending} of Workhorse {index} in the {variant} run")))?;
-    Ok(fs::read_to_string(path)?)
+    let ending_so = |path: &PathBuf| path.to_string_lossy().ends_with(&format!("_gitlab-workhorse.{ending}"));
+    let path = disk::entries(&stage.left(variant))?.into_iter().filter(ending_so).nth(index);
+    let path = path.ok_or_else(|| Broken(format!("no {ending} of Workhorse {index} in the {variant} run")))?;
+    disk::read(&path)
 }
 
 /// Shows a tree; gives the command lines in it, and how many are zombies.

@@ -1,6 +1,5 @@
 //! `gke-keepalive`: a socket timeout that is gone after the first answer.
 
-use std::fs;
 use std::time::Duration;
 
 use lameduck_core::Cause;
@@ -9,7 +8,7 @@ use lameduck_drill::{Action, Event, Plan, Profile, Template};
 use lameduck_pod::{Check, Container, PodSpec, Probe};
 
 use super::stage::{Broken, Stage, Variant};
-use super::{Incident, Need, files, which};
+use super::{Incident, Need, disk, files, which};
 
 /// The incident.
 pub const INCIDENT: Incident = Incident {
@@ -99,13 +98,11 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
 /// Both timeouts of the server, as they are: before the first request and after an answer. Gives the latter.
 fn probe(stage: &mut Stage) -> Result<Duration, Broken> {
     stage.heading("probe: the timeout before the first request, and the one after an answer");
-    let source = fs::read_to_string(stage.files("plain/server.js"))?;
+    let source = disk::read(&stage.files("plain/server.js"))?;
     // 620 s are too long to wait for; Node's headersTimeout closes a silent connection after 60 s besides.
     let shortened = source.replace("620e3", "12e3");
-    let folder = stage.setting.work.join("probe");
-    fs::create_dir_all(&folder)?;
-    let file = folder.join("server.js");
-    fs::write(&file, shortened)?;
+    let file = stage.setting.work.join("probe/server.js");
+    disk::write(&file, &shortened)?;
     let plan = lameduck_probe::Plan {
         target: lameduck_probe::target(&format!("http://127.0.0.1:{APP_PORT}/"))?,
         command: vec!["node".into(), file.into()],
@@ -154,8 +151,7 @@ fn variant(
 ) -> Result<Variant, Broken> {
     let image = stage.setting.work.join(id).join("image");
     let source = if id == "fixed" { "fixed/server.js" } else { "plain/server.js" };
-    fs::create_dir_all(image.join("srv"))?;
-    fs::copy(stage.files(source), image.join("srv/server.js"))?;
+    disk::copy(&stage.files(source), &image.join("srv/server.js"))?;
     let pod = PodSpec {
         capture: id == "plain" && which("tcpdump", &stage.setting.path).is_some(),
         containers: vec![Container {

@@ -3,6 +3,7 @@
 //! An incident is data (what it needs, its files) and one function that plays it on a [`Stage`]: each step of it is one of lameduck's
 //! verbs, called as a library. What a step showed is written into [`Told`], from which the JSON and the page are made.
 
+mod disk;
 mod gitlab;
 mod gke;
 pub mod node;
@@ -175,16 +176,6 @@ pub fn which(program: &str, path: &OsStr) -> Option<std::path::PathBuf> {
 }
 
 /// Writes an incident's files below a folder; scripts can be executed.
-pub fn write_files(incident: &Incident, folder: &Path) -> std::io::Result<()> {
-    for file in incident.files {
-        let path = folder.join(file.path);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&path, file.text)?;
-        if file.text.starts_with("#!") {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-        }
-    }
-    Ok(())
+pub fn write_files(incident: &Incident, folder: &Path) -> Result<(), Broken> {
+    incident.files.iter().try_for_each(|file| disk::write(&folder.join(file.path), file.text))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use lameduck_core::words::Escaped;
 use lameduck_drill::{DrillResult, render};
 
 use super::{Incident, Told};
@@ -203,15 +204,5 @@ fn list(out: &mut String, title: &str, items: impl Iterator<Item = String>) {
 }
 
 fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
+    Escaped(text).to_string()
 }

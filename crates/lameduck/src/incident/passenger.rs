@@ -1,8 +1,7 @@
 //! `passenger-sigterm`: an app server that takes TERM as "exit now".
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lameduck_core::Cause;
@@ -11,8 +10,8 @@ use lameduck_core::timeline::Moment;
 use lameduck_drill::{Action, DrillResult, Event, Plan, Profile, Retry, Template};
 use lameduck_pod::{Check, Container, PodSpec, Probe};
 
-use super::stage::{Broken, Stage, Variant, copy};
-use super::{Incident, Need, files, which};
+use super::stage::{Broken, Stage, Variant};
+use super::{Incident, Need, disk, files, which};
 
 /// The incident.
 pub const INCIDENT: Incident = Incident {
@@ -75,6 +74,16 @@ enum Form {
     AsDumbInit,
     /// The plain command below `lameduck run`.
     Cured,
+}
+
+impl Form {
+    /// The grace period that its manifest has.
+    fn grace(self) -> f64 {
+        match self {
+            Form::Plain | Form::Cured => GRACE,
+            Form::Story | Form::AsDumbInit => LONGER_GRACE,
+        }
+    }
 }
 
 fn play(stage: &mut Stage) -> Result<(), Broken> {
@@ -158,10 +167,10 @@ fn closed(plain: &DrillResult) -> String {
 /// The sum that the story warns of: with the platform's grace its trap can not end.
 fn too_short(stage: &mut Stage) -> Result<(), Broken> {
     let (fixed, short) = (stage.files("fixed"), stage.files("too-short"));
-    copy(&fixed, &short)?;
-    let manifest = fs::read_to_string(fixed.join("deploy.yaml"))?;
+    disk::copy(&fixed, &short)?;
+    let manifest = disk::read(&fixed.join("deploy.yaml"))?;
     let shorter: Vec<&str> = manifest.lines().filter(|line| !line.contains("terminationGracePeriodSeconds")).collect();
-    fs::write(short.join("deploy.yaml"), shorter.join("\n") + "\n")?;
+    disk::write(&short.join("deploy.yaml"), &(shorter.join("\n") + "\n"))?;
     stage.check("too-short", &[("trap-outlasts-grace", Cause::KilledAtDeadline, "script/entrypoint", 3)]);
     stage.fact("a grace of 30 s and a sleep of 30 s", "all that was done is moot", "check: trap-outlasts-grace");
     Ok(())
@@ -170,9 +179,9 @@ fn too_short(stage: &mut Stage) -> Result<(), Broken> {
 /// The trap ran, to its end.
 fn said(stage: &mut Stage, id: &'static str) -> Result<(), Broken> {
     let mut words = String::new();
-    for entry in fs::read_dir(stage.left(id))?.flatten() {
-        if entry.path().extension().is_some_and(|ending| ending == "log") {
-            words.push_str(&String::from_utf8_lossy(&fs::read(entry.path())?));
+    for path in disk::entries(&stage.left(id))? {
+        if path.extension().is_some_and(|ending| ending == "log") {
+            words.push_str(&disk::read(&path)?);
         }
     }
     let slept = words.contains("SIGTERM received - sleeping") && words.contains("stopping Passenger");
@@ -186,7 +195,6 @@ fn said(stage: &mut Stage, id: &'static str) -> Result<(), Broken> {
 fn variant(stage: &Stage, id: &'static str, title: &str, form: Form) -> Result<Variant, Broken> {
     let pod = pod(stage, id, form)?;
     let mix = [format!("GET /buy?ms={ANSWER_MS}")];
-    let grace = if form == Form::Plain || form == Form::Cured { GRACE } else { LONGER_GRACE };
     let plan = Plan {
         replicas: PODS,
         rate: RATE * PODS as f64,
@@ -198,7 +206,7 @@ fn variant(stage: &Stage, id: &'static str, title: &str, form: Form) -> Result<V
         mix: mix.iter().map(|text| text.parse::<Template>()).collect::<Result<_, _>>()?,
         events: vec![Event { at: Duration::from_secs(2), action: Action::ScaleDown { count: 1 } }],
         lag: stage.time(LAG),
-        grace: stage.time(grace),
+        grace: stage.time(form.grace()),
         // Four times Ruby and Passenger, on what cores there are.
         ready_timeout: Duration::from_secs(90),
         lb_log: Some(stage.left(id).join("requests.log")),
@@ -210,18 +218,16 @@ fn variant(stage: &Stage, id: &'static str, title: &str, form: Form) -> Result<V
 fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     let image = stage.setting.work.join(id).join("image");
     let app = image.join("app");
-    copy(&stage.files("plain"), &app)?;
-    copy(&stage.files("fixed"), &app)?;
+    disk::copy(&stage.files("plain"), &app)?;
+    disk::copy(&stage.files("fixed"), &app)?;
     let entrypoint = app.join("script/entrypoint");
-    let scaled =
-        fs::read_to_string(&entrypoint)?.replace("sleep 30;", &format!("sleep {};", stage.time(SLEEP).as_secs_f64()));
-    fs::write(&entrypoint, scaled)?;
-    script(&app.join("bin/bundle"), "#!/bin/sh\n# bundle exec COMMAND...\nshift\nexec \"$@\"\n")?;
+    let scaled = disk::read(&entrypoint)?.replace("sleep 30;", &format!("sleep {};", stage.time(SLEEP).as_secs_f64()));
+    disk::write(&entrypoint, &scaled)?;
+    disk::write(&app.join("bin/bundle"), "#!/bin/sh\n# bundle exec COMMAND...\nshift\nexec \"$@\"\n")?;
 
     let (program, grace) = (&stage.setting.program, show(stage.time(GRACE)));
     if form == Form::AsDumbInit {
-        fs::create_dir_all(image.join("usr/bin"))?;
-        std::os::unix::fs::symlink(program, image.join("usr/bin/dumb-init"))?;
+        disk::link(program, &image.join("usr/bin/dumb-init"))?;
     }
     let passenger: Vec<String> = command_of(&stage.files("plain/Dockerfile"))?;
     let lameduck = program.display().to_string();
@@ -235,7 +241,7 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
         }
     };
     // Containers see the machine's /tmp, and Passenger looks there for others of its kind.
-    fs::create_dir_all(app.join("tmp"))?;
+    disk::folder(&app.join("tmp"))?;
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), format!("/app/bin:{}", stage.setting.path.to_string_lossy())),
         ("PASSENGER_INSTANCE_REGISTRY_DIR".to_owned(), "/app/tmp".to_owned()),
@@ -245,7 +251,6 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
         env.insert("LAMEDUCK_MIN".into(), show(stage.time(5.0)));
         env.insert("LAMEDUCK_QUIET".into(), show(stage.time(2.0)));
     }
-    let grace = if form == Form::Plain || form == Form::Cured { GRACE } else { LONGER_GRACE };
     Ok(PodSpec {
         capture: form == Form::Plain && which("tcpdump", &stage.setting.path).is_some(),
         containers: vec![Container {
@@ -263,23 +268,14 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
             ports: vec![PORT],
             ..Container::default()
         }],
-        ..stage.pod(id, "shop", PORT, grace, LAG)
+        ..stage.pod(id, "shop", PORT, form.grace(), LAG)
     })
 }
 
 /// The words of a Dockerfile's CMD in exec form, which is JSON.
 fn command_of(dockerfile: &Path) -> Result<Vec<String>, Broken> {
-    let text = fs::read_to_string(dockerfile)?;
+    let text = disk::read(dockerfile)?;
     let words = text.lines().rev().find_map(|line| line.strip_prefix("CMD ")).unwrap_or_default();
-    Ok(serde_json::from_str(words)?)
-}
-
-fn script(path: &PathBuf, text: &str) -> Result<(), Broken> {
-    use std::os::unix::fs::PermissionsExt;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
+    serde_json::from_str(words)
+        .map_err(|error| Broken(format!("{}: CMD is not a list of words: {error}", dockerfile.display())))
 }

@@ -1,7 +1,6 @@
 //! `taskcluster-glb`: everything at once, hop by hop.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use lameduck_drill::{Action, DrillResult, Event, Plan, Profile, Retry, Template}
 use lameduck_explain::report::Explanation;
 use lameduck_pod::{Check, Container, PodSpec, Probe, SANDBOX};
 
-use super::stage::{Broken, Stage, Variant, copy};
-use super::{Incident, Need, files, which};
+use super::stage::{Broken, Stage, Variant};
+use super::{Incident, Need, disk, files, which};
 
 /// The incident.
 pub const INCIDENT: Incident = Incident {
@@ -52,12 +51,8 @@ pub const INCIDENT: Incident = Incident {
         "plain/queue/src/livelog.js",
         "fixed/k8s.yaml",
         "fixed/ingress.yaml",
-        "fixed/ingress/Dockerfile",
         "fixed/ingress/nginx.conf",
-        "fixed/queue/Dockerfile",
-        "fixed/queue/src/main.js",
-        "fixed/queue/src/claims.js",
-        "fixed/queue/src/livelog.js"),
+        "fixed/queue/src/main.js"),
     takes: ("3 minutes", "12 minutes"),
     play,
 };
@@ -346,22 +341,23 @@ fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken>
 
 fn queue_image(stage: &Stage, id: &str, part: &str) -> Result<PathBuf, Broken> {
     let image = stage.setting.work.join(id).join(format!("queue-{part}"));
-    copy(&stage.files(&format!("{part}/queue/src")), &image.join("srv/src"))?;
+    // The story changed one file.
+    for version in ["plain", part] {
+        disk::copy(&stage.files(&format!("{version}/queue/src")), &image.join("srv/src"))?;
+    }
     Ok(image)
 }
 
 /// nginx, with its default `keepalive_timeout` on this run's clock.
 fn ingress_image(stage: &Stage, id: &str, part: &str) -> Result<PathBuf, Broken> {
     let image = stage.setting.work.join(id).join(format!("ingress-{part}"));
-    let folder = image.join("srv");
-    fs::create_dir_all(&folder)?;
-    let text = fs::read_to_string(stage.files(&format!("{part}/ingress/nginx.conf")))?;
+    let text = disk::read(&stage.files(&format!("{part}/ingress/nginx.conf")))?;
     let idle = stage.time(NGINX_IDLE).as_millis();
     let text = if text.contains("keepalive_timeout") {
         text
     } else {
         text.replace("http {\n", &format!("http {{\n  keepalive_timeout {idle}ms;\n"))
     };
-    fs::write(folder.join("nginx.conf"), format!("user root;\npid /srv/nginx.pid;\n{text}"))?;
+    disk::write(&image.join("srv/nginx.conf"), &format!("user root;\npid /srv/nginx.pid;\n{text}"))?;
     Ok(image)
 }
