@@ -228,7 +228,7 @@ fn hops(books: &mut Books, joined: &mut Joined) {
         joined.duplicates += 1;
         let other = &mut kept[place];
         let mut poorer = loss;
-        if poorer.signal.tells() > other.signal.tells() {
+        if tells(&poorer) > tells(other) {
             std::mem::swap(&mut poorer, other);
         }
         other.also.push(poorer.place);
@@ -238,6 +238,10 @@ fn hops(books: &mut Books, joined: &mut Joined) {
             other.took = poorer.took;
             other.status = if poorer.status == 0 { other.status } else { poorer.status };
         }
+        // A handshake says nothing of the request that it was for.
+        if other.id.is_empty() {
+            (other.id, other.route, other.request_key) = (poorer.id, poorer.route, poorer.request_key);
+        }
         if other.backend <= 1 {
             other.backend = poorer.backend;
         }
@@ -246,6 +250,11 @@ fn hops(books: &mut Books, joined: &mut Joined) {
         }
     }
     books.losses = kept;
+}
+
+/// How much an account tells: of two that name the same, packets show what a log can only name.
+fn tells(loss: &Loss) -> (u8, bool) {
+    (loss.signal.tells(), loss.packets.is_some())
 }
 
 /// Connecting failed, as far as was seen.
@@ -315,6 +324,30 @@ mod tests {
         assert_eq!(books.losses[0].signal, Signal::Refused);
     }
 
+    fn packets(frames: Vec<u64>) -> Packets {
+        let (story, stream, server) = (String::new(), String::new(), String::new());
+        Packets { idle: None, before: 0, crossed: None, story, frames, stream, server }
+    }
+
+    #[test]
+    fn of_two_accounts_that_name_the_same_the_packets_stay() {
+        for packets_first in [true, false] {
+            let mut books = Books::default();
+            enter(&mut books, 0, 1, "google-lb", FORMATS[by_id("google-lb").unwrap()].example);
+            let line = Loss { id: "a1".into(), ..books.losses.pop().unwrap() };
+            let place = Place { input: 1, line: 117 };
+            let seen = Loss { place, packets: Some(Box::new(packets(vec![117, 122]))), ..line.clone() };
+            assert_eq!(line.signal, Signal::ClosedBeforeAnswer);
+            books.input(1).requests += 1;
+            let both = if packets_first { [seen, line] } else { [line, seen] };
+            both.into_iter().for_each(|loss| books.add(loss));
+            books.close();
+            join(&mut books);
+            let told: Vec<_> = books.losses.iter().map(|loss| (loss.packets.is_some(), loss.also.len())).collect();
+            assert_eq!(told, [(true, 1)]);
+        }
+    }
+
     #[test]
     fn a_handshake_in_a_capture_is_the_log_lines_own() {
         let mut books = Books::default();
@@ -322,17 +355,10 @@ mod tests {
             .example
             .replace("backend_connection_closed_before_data_sent_to_client", "failed_to_connect_to_backend");
         enter(&mut books, 0, 1, "google-lb", &refused);
+        books.losses[0].id = "a1".into();
         let line = books.losses[0].clone();
         assert!(is_connecting(line.signal) && !is_handshake(&line), "{line:?}");
-        let packets = Packets {
-            idle: None,
-            before: 0,
-            crossed: None,
-            story: String::new(),
-            frames: vec![7, 8],
-            stream: String::new(),
-            server: String::new(),
-        };
+        let packets = packets(vec![7, 8]);
         // Two clients were refused at that moment, and the log tells of one.
         for frame in [7, 9] {
             let place = Place { input: 1, line: frame };
@@ -343,6 +369,8 @@ mod tests {
         books.close();
         let joined = join(&mut books);
         assert_eq!((books.losses.len(), joined.duplicates), (2, 1), "{:?}", books.losses);
+        let named = books.losses.iter().filter(|loss| loss.id == line.id && loss.request_key == line.request_key);
+        assert_eq!(named.count(), 1, "{:?}", books.losses);
     }
 
     #[test]
