@@ -226,7 +226,7 @@ pub struct Plan {
     pub id_in_query: bool,
     /// Where the replicas' output is kept, a file each. Default nowhere; it is searched for ids all the same.
     pub logs: Option<PathBuf>,
-    /// The proxy in the path. It has to know the replicas, so their ports are fixed, and routing is its own affair. Default none.
+    /// The proxy in the path. It has to know the replicas, so their ports are fixed or they are pods, and routing is its own affair. Default none.
     pub via: Option<Via>,
     /// Where the log of a Google load balancer in the drill's place is written. Default nowhere.
     pub lb_log: Option<PathBuf>,
@@ -296,7 +296,7 @@ impl Plan {
             format!("--rate {rate}: above 0, at most 20000"),
         )?;
         refuse(
-            self.via.is_some() && (self.port_base == 0 || self.lb_log.is_some()),
+            self.via.is_some() && ((self.port_base == 0 && self.pods.is_none()) || self.lb_log.is_some()),
             "--via: the proxy has to know the replicas' ports (--port-base), and writes its own log (no --lb-log)"
                 .into(),
         )?;

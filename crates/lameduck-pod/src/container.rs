@@ -91,7 +91,7 @@ pub(crate) fn inside(pid: i32, command: &[String]) -> Command {
 }
 
 /// A signal to PID 1, from outside its namespace: what it has no handler for, the kernel drops, but for KILL.
-pub(crate) fn signal(pid: i32, signal: Signal) {
+pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // Whoever is gone already needs none.
         let _ = kill_process(pid, signal);

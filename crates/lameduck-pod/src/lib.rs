@@ -14,9 +14,10 @@ mod spec;
 pub mod tree;
 
 pub use clock::rfc3339;
-pub use container::{ROOT_SCRIPT, in_namespaces};
+pub use container::{ROOT_SCRIPT, in_namespaces, signal};
 pub use hold::{KILLED, SANDBOX, delete, hold};
 pub use network::{BRIDGE, disconnect, node_script};
+pub use rustix::process::Signal;
 pub use spec::{Check, Container, PodSpec, Probe};
 
 /// Why a pod could not be held.

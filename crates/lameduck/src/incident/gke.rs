@@ -186,7 +186,7 @@ fn variant(
         min_sample: 300,
         ..Plan::default()
     };
-    Ok(Variant { id, title: title.to_owned(), pods: vec![pod], behind: Vec::new(), plan })
+    Ok(Variant { id, title: title.to_owned(), pods: vec![pod], behind: Vec::new(), nginx: None, plan })
 }
 
 /// What the capture tells: of all losses, and of the stream with one failed id.

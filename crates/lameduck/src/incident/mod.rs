@@ -6,6 +6,7 @@
 mod disk;
 mod gitlab;
 mod gke;
+mod ingress;
 pub mod node;
 mod page;
 mod passenger;

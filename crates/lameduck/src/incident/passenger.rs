@@ -8,8 +8,9 @@ use lameduck_core::Cause;
 use lameduck_core::duration::show;
 use lameduck_core::timeline::Moment;
 use lameduck_drill::{Action, DrillResult, Event, Plan, Profile, Retry, Template};
-use lameduck_pod::{Check, Container, PodSpec, Probe};
+use lameduck_pod::{Check, Container, PodSpec, Probe, SANDBOX};
 
+use super::ingress::ERRORS;
 use super::stage::{Broken, Stage, Variant};
 use super::{Incident, Need, disk, files, which};
 
@@ -28,10 +29,11 @@ pub const INCIDENT: Incident = Incident {
         Need { program: "passenger", package: "passenger" },
         Need { program: "ruby", package: "ruby" },
         Need { program: "bash", package: "bash" },
+        Need { program: "nginx", package: "nginx-light" },
     ],
     simulated: &[
-        "nginx in front is drill's profile nginx with one upstream, the Service, so that there is no next one to try; the autoscaler is drill, \
-         which ends one pod of four under load",
+        "nginx has the Service's pods as its one upstream, and is told of them as they come and go; a request is tried once, as with one \
+         Service behind a name. The autoscaler is drill, which ends one pod of four under load",
         "Rails is a rack application, and bundler a script of one line: both would only take longer to start",
     ],
     files: files!("passenger-sigterm":
@@ -44,7 +46,8 @@ pub const INCIDENT: Incident = Incident {
         "fixed/Procfile",
         "fixed/deploy.yaml",
         "fixed/script/entrypoint",
-        "fixed/script/start"),
+        "fixed/script/start",
+        "nginx/nginx.conf"),
     takes: ("1 minute", "3 minutes"),
     play,
 };
@@ -62,6 +65,9 @@ const LAG: f64 = 5.0;
 const PODS: usize = 4;
 const RATE: f64 = 5.0;
 const ANSWER_MS: u32 = 310;
+
+/// nginx's words for an upstream that closed before it answered.
+const STORY_LINE: &str = "upstream prematurely closed connection while reading response header from upstream";
 
 /// How Passenger is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,16 +106,19 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
 
     let plain = stage.drill(variant(stage, "plain", "plain: passenger start", Form::Plain)?)?;
     // Constant spacing, and an answer that outlasts it: one at least is in flight. What is routed to the pod once it has closed, which
-    // takes it less than half a second, is refused.
-    let refused = (RATE * (stage.time(LAG).as_secs_f64() - 0.5)).floor().max(1.0) as u64;
+    // takes it less than half a second, is refused, for as long as it has its network.
+    let routed = stage.time(LAG).min(SANDBOX).as_secs_f64();
+    let refused = (RATE * (routed - 0.5)).floor().max(1.0) as u64;
     stage.expect_lost(&plain, &[(Cause::CutMidResponse, 1), (Cause::RefusedWhileRouted, refused)]);
     let explanation = stage.explain("plain", None)?;
     stage.expect_explained(&explanation, &[Cause::RefusedWhileRouted]);
     if which("tcpdump", &stage.setting.path).is_some() {
         stage.expect_explained(&explanation, &[Cause::CutMidResponse]);
+        stage.expect_agreed(&explanation, &plain);
     } else {
-        stage.skip("explain: cut-mid-response needs a capture to be told from a closed idle connection; tcpdump is not in PATH (Debian: tcpdump)");
+        stage.skip("explain: nginx's log alone does not tell a cut answer from a closed idle connection; a capture does, and tcpdump is not in PATH (Debian: tcpdump)");
     }
+    nginx_said(stage)?;
     let took = |result: &DrillResult| result.term_to_exit_s.max.map_or_else(|| "?".into(), |s| format!("{s:.1} s"));
     stage.fact("Passenger after TERM", "exits at once", closed(&plain));
 
@@ -148,6 +157,17 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     )?)?;
     stage.expect_clean("cured", &cured, Some(stage.time(SLEEP)));
     stage.fact("from TERM to exit below lameduck run", "-", took(&cured));
+    Ok(())
+}
+
+/// The line that the story begins with.
+fn nginx_said(stage: &mut Stage) -> Result<(), Broken> {
+    let log = disk::read(&stage.left("plain").join(ERRORS))?;
+    let times = log.lines().filter(|line| line.contains(STORY_LINE)).count();
+    stage.expect(format!("nginx logged {times} times: {STORY_LINE}"), times > 0);
+    let line = log.lines().find(|line| line.contains(STORY_LINE)).unwrap_or_default();
+    stage.show("nginx's error log, plain", line);
+    stage.fact("what nginx logs", STORY_LINE, format!("the same, {times} times"));
     Ok(())
 }
 
@@ -199,20 +219,23 @@ fn variant(stage: &Stage, id: &'static str, title: &str, form: Form) -> Result<V
         replicas: PODS,
         rate: RATE * PODS as f64,
         duration: Duration::from_secs(17),
-        profile: Profile {
-            retry: Retry::from_id("none").unwrap_or(Profile::default().retry),
-            ..Profile::from_id("nginx").unwrap_or_default()
-        },
+        profile: Profile { retry: Retry::from_id("none").unwrap_or(Profile::default().retry), ..Profile::default() },
         mix: mix.iter().map(|text| text.parse::<Template>()).collect::<Result<_, _>>()?,
         events: vec![Event { at: Duration::from_secs(2), action: Action::ScaleDown { count: 1 } }],
         lag: stage.time(LAG),
         grace: stage.time(form.grace()),
         // Four times Ruby and Passenger, on what cores there are.
         ready_timeout: Duration::from_secs(90),
-        lb_log: Some(stage.left(id).join("requests.log")),
         ..Plan::default()
     };
-    Ok(Variant { id, title: title.to_owned(), pods: vec![pod], behind: Vec::new(), plan })
+    Ok(Variant {
+        id,
+        title: title.to_owned(),
+        pods: vec![pod],
+        behind: Vec::new(),
+        nginx: Some(("nginx/nginx.conf", "shop")),
+        plan,
+    })
 }
 
 fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {

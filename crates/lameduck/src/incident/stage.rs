@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use lameduck_core::Cause;
 use lameduck_core::duration::show;
 use lameduck_drill::result::{Loss, Retried};
-use lameduck_drill::{DrillResult, Plan, Pods, Progress};
+use lameduck_drill::{DrillResult, Plan, Pods, Progress, Via};
 use lameduck_explain::report::{Explanation, Question};
 use lameduck_explain::stream::Reading;
 use lameduck_pod::PodSpec;
 use serde_json::{Value, json};
 
+use super::ingress::{self, Ingress};
 use super::{Expectation, Fact, Told, disk};
 use crate::cli::drill::Live;
 use crate::cli::incident::POD_VERB;
@@ -90,6 +91,8 @@ pub struct Variant {
     pub pods: Vec<PodSpec>,
     /// Pods that these send on to. They are there before the first of them, and end after the last.
     pub behind: Vec<PodSpec>,
+    /// Real nginx before them: where its configuration is, in the incident's files, and the name of its upstream.
+    pub nginx: Option<(&'static str, &'static str)>,
     /// The load and what happens; its command and pods are given here.
     pub plan: Plan,
 }
@@ -98,6 +101,8 @@ pub struct Variant {
 pub const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 88, 250, 10);
 /// How long such pods may take until they are ready.
 const READY: Duration = Duration::from_secs(30);
+/// nginx's `proxy_connect_timeout`, by its configuration.
+const CONNECT: Duration = Duration::from_secs(3);
 /// How long they may take to end, once told.
 const ENDS: Duration = Duration::from_secs(5);
 
@@ -241,7 +246,16 @@ impl Stage {
         }
         let command = self.holder(folder.join("spec-{host}.json"), "{host}".into()).to_vec();
         let behind = self.hold_behind(&folder, &variant.behind)?;
-        let plan = Plan { command, pods: Some(pods), logs: Some(folder.join("output")), ..variant.plan };
+        let ingress = match variant.nginx {
+            None => None,
+            Some((config, upstream)) => {
+                let pods: Vec<_> = (0..variant.plan.replicas).map(|index| pods.address(index)).collect();
+                let endpoints = self.left(variant.id).join("endpoints");
+                Some(Ingress::start(&self.files(config), upstream, &folder.join("nginx"), &pods, endpoints)?)
+            }
+        };
+        let via = ingress.as_ref().map(|_| Via { address: ingress::address(), keeps: false, connect_timeout: CONNECT });
+        let plan = Plan { command, pods: Some(pods), via, logs: Some(folder.join("output")), ..variant.plan };
         plan.check()?;
         let mut live = Live::new(self.setting.quiet);
         let result = crate::cli::with_sockets(|| {
@@ -253,6 +267,12 @@ impl Stage {
         });
         live.end();
         drop(behind);
+        if ingress.is_some() {
+            drop(ingress);
+            for log in [ingress::ACCESS, ingress::ERRORS] {
+                disk::copy(&folder.join("nginx").join(log), &self.left(variant.id).join(log))?;
+            }
+        }
         let result = result?;
         let tally = &result.tally;
         let causes: Vec<_> = tally.causes.iter().map(|(cause, n)| format!("{n} {cause}")).collect();

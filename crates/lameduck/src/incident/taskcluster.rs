@@ -128,7 +128,7 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     );
     let explanation = stage.explain("plain", None)?;
     stage.expect_explained(&explanation, &[Cause::IdleCloseRace, Cause::RefusedWhileRouted, Cause::CrashRestart]);
-    cut_explained(stage, &explanation);
+    cut_explained(stage, &explanation, &queue);
     success_and_502(stage, &queue)?;
 
     let ingress = stage.drill(variant(
@@ -144,7 +144,7 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     );
     let explanation = stage.explain("plain-ingress", None)?;
     stage.expect_explained(&explanation, &[Cause::IdleCloseRace, Cause::RefusedWhileRouted]);
-    cut_explained(stage, &explanation);
+    cut_explained(stage, &explanation, &ingress);
     let closed: u64 = [&queue, &ingress].iter().filter_map(|drill| drill.tally.causes.get(&Cause::IdleCloseRace)).sum();
     stage.fact(
         "lost to keep-alive timeouts out of order",
@@ -172,9 +172,10 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
 }
 
 /// The load balancer's log alone can not tell a cut answer from an idle connection that was closed at the stop; packets do.
-fn cut_explained(stage: &mut Stage, explanation: &Explanation) {
+fn cut_explained(stage: &mut Stage, explanation: &Explanation, plain: &DrillResult) {
     if which("tcpdump", &stage.setting.path).is_some() {
         stage.expect_explained(explanation, &[Cause::CutMidResponse]);
+        stage.expect_agreed(explanation, plain);
     } else {
         stage.skip("explain: cut-mid-response needs a capture; tcpdump is not in PATH (Debian: tcpdump)");
     }
@@ -274,7 +275,7 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
         lb_log: Some(stage.left(id).join("requests.log")),
         ..Plan::default()
     };
-    Ok(Variant { id, title: title.to_owned(), pods, behind, plan })
+    Ok(Variant { id, title: title.to_owned(), pods, behind, nginx: None, plan })
 }
 
 fn pod(stage: &Stage, id: &str, hop: Hop, form: Form) -> Result<PodSpec, Broken> {
