@@ -340,7 +340,9 @@ mod tests {
             assert_eq!(line.signal, Signal::ClosedBeforeAnswer);
             books.input(1).requests += 1;
             let both = if packets_first { [seen, line] } else { [line, seen] };
-            both.into_iter().for_each(|loss| books.add(loss));
+            for loss in both {
+                books.add(loss);
+            }
             books.close();
             join(&mut books);
             let told: Vec<_> = books.losses.iter().map(|loss| (loss.packets.is_some(), loss.also.len())).collect();

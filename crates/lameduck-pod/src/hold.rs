@@ -347,6 +347,8 @@ impl Pod {
             "-i",
             "eth0",
             "-U",
+            // Without it the kernel hands packets over in blocks, of which the last is lost at the end.
+            "--immediate-mode",
             "-s",
             "0",
             "-B",
