@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask test|slim|bench|cluster|drills|matrix|probe|soak|truth`.
+//! The project's own tasks: `cargo xtask test|slim|bench|cluster|drills|incidents|matrix|probe|soak|truth`.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -12,6 +12,7 @@ mod bench_simulate;
 mod built;
 mod cluster;
 mod drills;
+mod incidents;
 mod matrix;
 mod packages;
 mod probe;
@@ -34,6 +35,9 @@ cargo xtask TASK
                              simulate.
   drills [--most N] [--json FILE]
                              The short drills that a test holds lameduck simulate to. Those that FILE has are not made again.
+  incidents [--runs 20] [--names a,b] [--whole] [--folder DIR]
+                             The four incidents, so many times each, and the table of what they showed. Runs whose result
+                             DIR has are not made again. Fails where one did not pass.
   matrix [--runs 4] [--rate 500] [--seconds 17] [--servers a,b] [--profiles a,b]
          [--mode front|front-killed|observe|plain] [--json FILE]
                              Real servers, three replicas of each rolled behind each balancer. Runs that FILE has are
@@ -73,6 +77,7 @@ fn run() -> anyhow::Result<ExitCode> {
         }),
         "bench" => bench::bench(&rest),
         "drills" => drills::drills(&rest),
+        "incidents" => incidents::incidents(&rest),
         "matrix" => matrix::matrix(&rest),
         "probe" => probe::probe(&rest),
         "soak" => soak::soak(&rest),
