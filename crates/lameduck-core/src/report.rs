@@ -165,6 +165,62 @@ pub struct Processes {
     pub killed: u32,
 }
 
+/// Why a neighbour in the pod is to leave first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relation {
+    /// `--after` names it.
+    Stated,
+    /// It has connections to a port of this app.
+    Proxies,
+}
+
+/// What became of the wait for a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NeighbourOutcome {
+    /// It left, and was waited for until then.
+    Left,
+    /// It was told to stop and was still there when the wait ended.
+    StillThere,
+    /// It was there and not told to stop: a native sidecar, a preStop hook of its own, or only this container is stopped.
+    NotTold,
+    /// It was there and never answered.
+    Silent,
+    /// Nobody of that name was there.
+    NotFound,
+    /// Each was to leave before the other, by what was learned: there is no order between the two.
+    Mutual,
+}
+
+/// A neighbour in the pod that is to leave first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourReport {
+    /// Its name.
+    pub name: String,
+    /// Why it is to leave first.
+    pub relation: Relation,
+    /// The ports of this app that it has connections to.
+    pub ports: Vec<u16>,
+    /// What became of the wait.
+    pub outcome: NeighbourOutcome,
+    /// From the start of the drain until it had left, or until the wait ended; zero where it was not waited for.
+    #[serde(rename = "waited_s", with = "seconds")]
+    pub waited: Duration,
+}
+
+/// The order in which the containers of the pod leave, as far as it concerned this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderReport {
+    /// The name by which neighbours know this one.
+    pub name: String,
+    /// Whom it waited for, or would have.
+    pub neighbours: Vec<NeighbourReport>,
+    /// How much longer than by its own traffic the lame duck lasted, because of neighbours.
+    #[serde(rename = "held_s", with = "seconds")]
+    pub held: Duration,
+}
+
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrainReport {
@@ -189,6 +245,9 @@ pub struct DrainReport {
     /// What the front did, where there was one.
     #[serde(default)]
     pub front: Option<FrontReport>,
+    /// Which neighbours in the pod were to leave first; absent where there was none.
+    #[serde(default)]
+    pub order: Option<OrderReport>,
     /// How the app ended.
     pub exit: Exit,
     /// Its processes.

@@ -2,7 +2,7 @@
 //!
 //! [`machine`] decides, as a pure function of time and events; [`observe`] looks at the kernel's sockets; [`pid1`] is the
 //! loop between them and the world. [`control`] is how the other verbs reach it, [`admin`] the HTTP endpoints, in a
-//! process of their own. [`sys`] holds the only unsafe code.
+//! process of their own; [`pod`] how those of one pod find each other. [`sys`] holds the only unsafe code.
 
 pub mod admin;
 pub mod control;
@@ -12,6 +12,7 @@ pub mod observe;
 pub mod options;
 pub mod persona;
 pub mod pid1;
+pub mod pod;
 pub mod processes;
 pub mod signal;
 pub mod sys;

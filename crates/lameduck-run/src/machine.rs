@@ -109,6 +109,18 @@ pub struct Seen {
     pub connections: u32,
 }
 
+/// Whether neighbours in the pod are to leave before the app.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ahead {
+    /// Nobody is.
+    #[default]
+    Nobody,
+    /// Somebody is, who was not told to stop, as far as is known: the least time in lame duck is waited for that.
+    Untold,
+    /// Somebody is, and is about to.
+    Leaving,
+}
+
 /// Where in its life the app is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -147,6 +159,8 @@ pub enum Event {
     DrainRequested,
     /// The traffic was looked at.
     Traffic(Seen),
+    /// The neighbours were heard.
+    Neighbours(Ahead),
     /// The last pre-stop command ended.
     PreStopEnded,
     /// The stop command ended.
@@ -274,6 +288,9 @@ pub struct Machine {
     reminded: bool,
     /// The front was told to close.
     front_told: bool,
+    ahead: Ahead,
+    /// Since when nothing but neighbours holds the lame duck.
+    held_since: Option<Time>,
     kill_again: Time,
 }
 
@@ -299,6 +316,8 @@ impl Machine {
             others_signalled: false,
             reminded: false,
             front_told: false,
+            ahead: Ahead::Nobody,
+            held_since: None,
             kill_again: Duration::ZERO,
         }
     }
@@ -336,6 +355,7 @@ impl Machine {
         let Budget { lame_duck, draining, .. } = self.policy.budget;
         match self.state {
             State::LameDuck if drain.waits_for_signal => None,
+            State::LameDuck if self.ahead == Ahead::Leaving => Some(self.held_until(&drain)),
             State::LameDuck => Some(drain.began + lame_duck),
             State::Draining => Some(drain.began + lame_duck + draining),
             State::Stopping if self.policy.on_stop != OnStop::Drain => None,
@@ -344,6 +364,18 @@ impl Machine {
             State::Killing => Some(self.kill_again),
             State::Starting | State::Serving | State::Exited { .. } => None,
         }
+    }
+
+    /// Since when nothing but neighbours holds the lame duck, if that is so.
+    pub const fn held_since(&self) -> Option<Time> {
+        self.held_since
+    }
+
+    /// Until when neighbours that leave first are waited for. What was meant for draining is theirs too, but for a quarter of it:
+    /// a front of ours needs that to close. The app's own time to stop is never given away.
+    pub fn held_until(&self, drain: &Drain) -> Time {
+        let Budget { lame_duck, draining, .. } = self.policy.budget;
+        drain.began + lame_duck + draining * 3 / 4
     }
 
     /// When what is left is killed.
@@ -373,6 +405,10 @@ impl Machine {
             Event::DrainRequested => self.on_drain_request(now, actions),
             Event::Traffic(seen) => {
                 self.seen = seen;
+                self.advance(now, actions);
+            }
+            Event::Neighbours(ahead) => {
+                self.ahead = ahead;
                 self.advance(now, actions);
             }
             Event::PreStopEnded => {
@@ -480,8 +516,16 @@ impl Machine {
         let Budget { lame_duck, draining, .. } = self.policy.budget;
         match self.state {
             State::LameDuck => {
-                if let Some(by) = self.lame_duck_over(now, &drain) {
+                let Some(by) = self.lame_duck_over(now, &drain) else {
+                    self.held_since = None;
+                    return;
+                };
+                if !self.is_held(now, &drain) {
                     self.lame_duck_ended(now, by, actions);
+                } else if now >= self.held_until(&drain) {
+                    self.lame_duck_ended(now, EndedBy::BudgetSpent, actions);
+                } else {
+                    self.held_since.get_or_insert(now);
                 }
             }
             State::Draining => {
@@ -511,6 +555,15 @@ impl Machine {
                 }
             }
             State::Starting | State::Serving | State::Stopping | State::Exited { .. } => {}
+        }
+    }
+
+    /// Whether neighbours are still to be waited for.
+    fn is_held(&self, now: Time, drain: &Drain) -> bool {
+        match self.ahead {
+            Ahead::Nobody => false,
+            Ahead::Untold => !drain.was_over && now.saturating_sub(drain.began) < self.policy.budget.min,
+            Ahead::Leaving => true,
         }
     }
 

@@ -74,6 +74,25 @@ pub struct FrontPlan {
     pub stdout: bool,
 }
 
+/// The other containers of the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodPlan {
+    /// Whether they are looked for, and may find this one.
+    pub order: bool,
+    /// The name by which they know this one.
+    pub name: Option<String>,
+    /// Its name where none was given and the kubelet's mounts have none; else the command's.
+    pub default_name: Option<&'static str>,
+    /// Those that leave before this one.
+    pub after: Vec<String>,
+}
+
+impl Default for PodPlan {
+    fn default() -> Self {
+        PodPlan { order: true, name: None, default_name: None, after: Vec::new() }
+    }
+}
+
 /// Whose manners lameduck takes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persona {
@@ -146,6 +165,8 @@ pub struct Options {
     pub persona: Persona,
     /// The front, where there is one.
     pub front: Option<FrontPlan>,
+    /// The other containers of the pod.
+    pub pod: PodPlan,
 }
 
 impl Default for Options {
@@ -173,6 +194,7 @@ impl Default for Options {
             in_kubernetes: false,
             persona: Persona::Lameduck,
             front: None,
+            pod: PodPlan::default(),
         }
     }
 }

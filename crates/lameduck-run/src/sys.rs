@@ -477,6 +477,74 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<(u32, i32)> {
     if done == 0 { Ok((cred.uid, cred.pid)) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the kernel say of each datagram who sent it (unix(7), `SO_PASSCRED`).
+pub fn want_credentials(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: c_int = 1;
+    // SAFETY: the pointer is to a live integer of the length given.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PASSCRED,
+            ptr::from_ref(&on).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A datagram that was received.
+pub struct Datagram {
+    /// Its length; of a longer one than fits, what fitted.
+    pub length: usize,
+    /// The abstract name that it was sent from; empty where there is none.
+    pub from: Vec<u8>,
+    /// The sender's pid (0: of another pid namespace).
+    pub pid: i32,
+}
+
+/// Receives a datagram from a unix socket with [`want_credentials`], without waiting. Descriptors that come with it are closed by
+/// the kernel: there is room for the credentials alone (unix(7), `MSG_CTRUNC`).
+pub fn receive_with_credentials(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Datagram> {
+    #[repr(align(8))]
+    struct Control([u8; 32]);
+    // CMSG_SPACE of a struct ucred: a header and twelve bytes, aligned.
+    let mut control = Control([0; 32]);
+    // SAFETY: all-zero sockaddr_un and msghdr are valid ones.
+    let (mut from, mut message): (libc::sockaddr_un, libc::msghdr) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    message.msg_name = ptr::from_mut(&mut from).cast();
+    message.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
+    // SAFETY: every pointer in the header is to something live of the length given beside it.
+    let length =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut pid = -1;
+    // SAFETY: the kernel filled the header in; CMSG_FIRSTHDR is null or points into `control`.
+    let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    if !first.is_null() {
+        // SAFETY: not null, so a whole header is there, aligned as cmsghdr is.
+        let (level, kind, size) = unsafe { ((*first).cmsg_level, (*first).cmsg_type, (*first).cmsg_len as usize) };
+        if level == libc::SOL_SOCKET && kind == libc::SCM_CREDENTIALS && size >= 16 + size_of::<libc::ucred>() {
+            // SAFETY: the length says that a whole ucred follows the header; it need not be aligned to be read so.
+            pid = unsafe { ptr::read_unaligned(libc::CMSG_DATA(first).cast::<libc::ucred>()) }.pid;
+        }
+    }
+    let start = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+    let name = (message.msg_namelen as usize).saturating_sub(start).min(from.sun_path.len());
+    // An abstract name begins with a NUL.
+    let from: Vec<u8> = match from.sun_path[..name].split_first() {
+        Some((0, name)) => name.iter().map(|byte| *byte as u8).collect(),
+        Some(_) | None => Vec::new(),
+    };
+    Ok(Datagram { length, from, pid })
+}
+
 /// Sets the signal this process gets when its parent ends (`PR_SET_PDEATHSIG`, prctl(2)).
 pub fn set_parent_death_signal(signal: Signal) -> io::Result<()> {
     // SAFETY: plain integers.

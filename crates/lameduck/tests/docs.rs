@@ -10,8 +10,8 @@ use lameduck_core::budget::{Budget, Shares};
 use lameduck_core::duration::show;
 use lameduck_core::front::Figures;
 use lameduck_core::report::{
-    DrainReport, EndedBy, Exit, FrontReport, Origin, Phase, PhaseUse, Processes, SCHEMA, SourceCount, Traffic,
-    TrafficSource,
+    DrainReport, EndedBy, Exit, FrontReport, NeighbourOutcome, NeighbourReport, OrderReport, Origin, Phase, PhaseUse,
+    Processes, Relation, SCHEMA, SourceCount, Traffic, TrafficSource,
 };
 use lameduck_core::timeline::{Moment, Provenance, Timeline};
 
@@ -145,6 +145,17 @@ fn report() -> DrainReport {
             by_source: vec![SourceCount { address: std::net::Ipv4Addr::LOCALHOST.into(), arrivals: 0 }],
         },
         front: Some(FrontReport { would_have_been_502: 0, figures: Figures::default(), by_source: Vec::new() }),
+        order: Some(OrderReport {
+            name: String::new(),
+            neighbours: vec![NeighbourReport {
+                name: String::new(),
+                relation: Relation::Stated,
+                ports: vec![1],
+                outcome: NeighbourOutcome::Left,
+                waited: Duration::ZERO,
+            }],
+            held: Duration::ZERO,
+        }),
         exit: Exit { status: 0, app_code: Some(0), app_signal: Some(0) },
         processes: Processes::default(),
         took: Duration::ZERO,

@@ -502,6 +502,76 @@ fn job_control_suspends_lameduck_too() {
     story.when(0, Event::Signal(Signal::TSTP), &[Action::Forward(Signal::TSTP), Action::SuspendSelf]);
 }
 
+fn ahead(ahead: Ahead) -> Event {
+    Event::Neighbours(ahead)
+}
+
+#[test]
+fn a_neighbour_that_leaves_first_holds_the_lame_duck_until_it_has_left() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.when(100, ahead(Ahead::Leaving), &[]);
+    story.when(6000, traffic(1000, 0), &[]); // quiet, and --min has passed
+    assert_eq!(story.machine.held_since(), Some(at(6000)));
+    story.when(
+        9000,
+        ahead(Ahead::Nobody),
+        &[
+            Action::Record(Moment::Quiet),
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 9000, EndedBy::Quiet),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn a_neighbour_that_never_leaves_holds_no_longer_than_its_part_of_the_budget() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.after(100, ahead(Ahead::Leaving));
+    story.when(17_400, traffic(1000, 0), &[]); // the lame duck's own share is spent
+    assert_eq!(story.machine.deadline(), Some(at(21_750)));
+    story.when(
+        21_750,
+        Event::Tick,
+        &[
+            Action::TellWaiters,
+            ended(Phase::LameDuck, 21_750, EndedBy::BudgetSpent),
+            Action::Record(Moment::AppSignalled),
+            Action::SignalMain(Signal::TERM),
+        ],
+    );
+}
+
+#[test]
+fn a_neighbour_that_was_not_told_is_waited_for_as_long_as_the_least_time() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.after(10, ahead(Ahead::Untold));
+    let nothing_listens = Event::Traffic(Seen { listeners: Some(0), ..Seen::default() });
+    story.when(20, nothing_listens, &[]);
+    story.when(4990, nothing_listens, &[]);
+    story.after(5000, nothing_listens);
+    assert_eq!(story.machine.state(), State::Stopping);
+}
+
+#[test]
+fn who_asked_for_a_drain_is_told_once_the_neighbours_have_left_too() {
+    let mut story = Story::of(policy());
+    story.after(0, Event::DrainRequested);
+    story.after(10, ahead(Ahead::Leaving));
+    story.when(6000, traffic(1000, 0), &[]);
+    story.when(7000, ahead(Ahead::Nobody), &[Action::Record(Moment::Quiet), Action::TellWaiters]);
+    // The signal finds the waiting done; a neighbour that came back meanwhile is waited for again.
+    story.after(7500, ahead(Ahead::Leaving));
+    story.when(8000, TERM, &[Action::Record(Moment::TermReceived), Action::LookNow]);
+    story.when(8100, traffic(1000, 0), &[]);
+    story.after(8200, ahead(Ahead::Nobody));
+    assert_eq!(story.machine.state(), State::Stopping);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Event::Started),
@@ -515,6 +585,7 @@ fn event() -> impl Strategy<Value = Event> {
                 Event::Traffic(Seen { listeners, last_arrival: last, last_sent: last, in_flight, connections })
             }
         ),
+        prop_oneof![Just(Ahead::Nobody), Just(Ahead::Untold), Just(Ahead::Leaving)].prop_map(Event::Neighbours),
         Just(Event::PreStopEnded),
         any::<bool>().prop_map(|success| Event::StopCommandEnded { success }),
         any::<u8>().prop_map(|code| Event::MainEnded(Ending::Code(code))),
@@ -615,6 +686,30 @@ proptest! {
                 }
             }
             machine = next;
+        }
+    }
+
+    /// Whatever is said of neighbours, the app is told to stop while its own time to stop is left.
+    #[test]
+    fn neighbours_never_take_the_time_to_stop(
+        policy in any_policy(), story in prop::collection::vec((0u64..2000, event()), 0..40)
+    ) {
+        let policy = Policy { on_stop: OnStop::Drain, ..policy };
+        let mut machine = step(Machine::new(policy), Duration::ZERO, Event::Started).0;
+        machine = step(machine, Duration::ZERO, TERM).0;
+        let mut now = Duration::ZERO;
+        for (wait, event) in story {
+            let next = now + at(wait);
+            while let Some(deadline) = machine.deadline().filter(|deadline| *deadline <= next) {
+                now = now.max(deadline);
+                let stepped = step(machine, now, Event::Tick).0;
+                prop_assert!(stepped != machine, "stuck in {:?} at {now:?}", machine.state());
+                machine = stepped;
+            }
+            now = next;
+            machine = step(machine, now, event).0;
+            let told_by = policy.budget.lame_duck + policy.budget.draining;
+            prop_assert!(now < told_by || rank(machine.state()) >= 4, "{:?} at {now:?}", machine.state());
         }
     }
 

@@ -91,6 +91,7 @@ fn socket(message: &[u8]) -> Option<Socket> {
         state: TcpState(fixed[1]),
         local_port: u16::from_be_bytes([fixed[4], fixed[5]]),
         remote_port: u16::from_be_bytes([fixed[6], fixed[7]]),
+        local: address(8)?,
         remote: address(24)?,
         cookie: u64::from(u32_at(fixed, 44)) | u64::from(u32_at(fixed, 48)) << 32,
         expires_ms: u32_at(fixed, 52),

@@ -2,10 +2,10 @@
 
 pub mod diag;
 pub mod procfs;
+pub mod table;
 pub mod traffic;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +13,12 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use lameduck_core::report::TrafficSource;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::RecvFlags;
 
 use crate::machine::{Seen, Time};
 use crate::processes::Process;
 use crate::sys;
+use table::Table;
 use traffic::{Figures, Tracker};
 
 /// A TCP state, as the kernel numbers them (`include/net/tcp_states.h`).
@@ -48,6 +49,8 @@ pub struct Socket {
     pub local_port: u16,
     /// The remote port.
     pub remote_port: u16,
+    /// The local address.
+    pub local: IpAddr,
     /// The remote address.
     pub remote: IpAddr,
     /// The kernel's identity of it, never used twice.
@@ -129,10 +132,9 @@ enum Owner {
 pub struct Observer {
     ports: Vec<u16>,
     source: TrafficSource,
-    diag: Option<OwnedFd>,
+    table: Table,
     destroyed: Option<OwnedFd>,
     buffer: Vec<u8>,
-    sockets: Vec<Socket>,
     owners: Vec<(u32, Owner)>,
     /// Looks since a listener was last seen for the first time.
     settled: u8,
@@ -146,8 +148,6 @@ pub struct Observer {
 
 /// One netlink datagram of a dump is at most this (`net/netlink/af_netlink.c`).
 const DATAGRAM: usize = 32 * 1024;
-/// Sockets kept of one look.
-const MOST_SOCKETS: usize = 262_144;
 
 impl Observer {
     /// An observer of the listeners of the app, or of `ports` where given.
@@ -156,10 +156,9 @@ impl Observer {
             app_ports: ports.clone(),
             ports,
             source: TrafficSource::None,
-            diag: sys::sock_diag_socket(0).ok(),
+            table: Table::default(),
             destroyed: sys::sock_diag_socket(diag::DESTROYED).ok(),
             buffer: vec![0; DATAGRAM],
-            sockets: Vec::new(),
             owners: Vec::new(),
             settled: 0,
             own_cgroup: own_cgroup(),
@@ -199,12 +198,12 @@ impl Observer {
         self.tracker.begin_look(now);
         // Before the dump: a connection that ends in between is in the dump, and its end is read at the next look.
         self.read_destroyed(now);
-        self.source = self.read_sockets();
+        self.source = self.table.read(WATCHED);
         if self.source == TrafficSource::None {
             return Seen::default();
         }
         let listeners = self.find_listeners(app);
-        let sockets = std::mem::take(&mut self.sockets);
+        let sockets = std::mem::take(&mut self.table.sockets);
         for socket in sockets.iter().filter(|socket| self.app_ports.contains(&socket.local_port)) {
             if socket.state != TcpState::LISTEN {
                 self.tracker.see(now, socket);
@@ -215,54 +214,10 @@ impl Observer {
             .filter(|socket| socket.state == TcpState::LISTEN && self.app_ports.contains(&socket.local_port))
             .map(|socket| socket.received)
             .sum::<u32>();
-        self.sockets = sockets;
+        self.table.sockets = sockets;
         self.tracker.end_look();
         let Figures { last_arrival, last_sent, in_flight, .. } = self.tracker.figures();
         Seen { listeners, last_arrival, last_sent, in_flight: in_flight.max(unaccepted), connections: 0 }
-    }
-
-    fn read_sockets(&mut self) -> TrafficSource {
-        self.sockets.clear();
-        if self.dump(diag::INET).is_ok() && self.dump(diag::INET6).is_ok() {
-            return TrafficSource::SockDiag;
-        }
-        // What is left of a dump that failed must not be read as the next one.
-        self.diag = sys::sock_diag_socket(0).ok();
-        self.sockets.clear();
-        let v4 = self.read_proc("/proc/net/tcp");
-        let v6 = self.read_proc("/proc/net/tcp6");
-        if v4.is_ok() || v6.is_ok() { TrafficSource::ProcNetTcp } else { TrafficSource::None }
-    }
-
-    fn dump(&mut self, family: u8) -> io::Result<()> {
-        let socket = self.diag.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        rustix::net::send(socket, &diag::dump_request(family, WATCHED), SendFlags::empty())?;
-        loop {
-            // The kernel has the next part ready before this call returns the last, so it never blocks.
-            let (length, _) = rustix::net::recv(socket, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT)?;
-            let sockets = &mut self.sockets;
-            let answer = diag::parse(&self.buffer[..length], |socket| {
-                if sockets.len() < MOST_SOCKETS {
-                    sockets.push(socket);
-                }
-            });
-            match answer {
-                diag::Answer::More => {}
-                diag::Answer::Done => return Ok(()),
-                // A kernel without IPv6 has no such sockets.
-                diag::Answer::Refused(libc::ENOENT) if family == diag::INET6 => return Ok(()),
-                diag::Answer::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                diag::Answer::Malformed => return Err(io::ErrorKind::InvalidData.into()),
-            }
-        }
-    }
-
-    fn read_proc(&mut self, path: &str) -> io::Result<()> {
-        let file = BufReader::new(fs::File::open(path)?);
-        for line in file.lines().take(MOST_SOCKETS) {
-            self.sockets.extend(procfs::tcp_line(&line?));
-        }
-        Ok(())
     }
 
     /// Connections that came and went since the last look.
@@ -296,7 +251,7 @@ impl Observer {
     /// How many listeners the app has, and on which ports. `None`: that can not be known.
     fn find_listeners(&mut self, app: Option<&[Process]>) -> Option<u32> {
         let listening: Vec<Socket> =
-            self.sockets.iter().filter(|socket| socket.state == TcpState::LISTEN).copied().collect();
+            self.table.sockets.iter().filter(|socket| socket.state == TcpState::LISTEN).copied().collect();
         if !self.ports.is_empty() {
             return Some(listening.iter().filter(|socket| self.ports.contains(&socket.local_port)).count() as u32);
         }
@@ -364,7 +319,7 @@ impl Observer {
 }
 
 /// The id of the cgroup (v2) that this container sees as its root: sockets made in it carry it.
-fn own_cgroup() -> Option<u64> {
+pub(crate) fn own_cgroup() -> Option<u64> {
     let v2 = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()
         .find(|root| fs::exists(format!("{root}/cgroup.procs")).unwrap_or(false))?;
@@ -407,7 +362,7 @@ mod tests {
         assert_eq!((seen.listeners, seen.in_flight), (Some(1), 0));
         let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (_server, _) = listener.accept().unwrap();
-        io::Write::write_all(&mut client, b"GET").unwrap();
+        std::io::Write::write_all(&mut client, b"GET").unwrap();
         let seen = observer.look(Duration::from_secs(2), Some(&[]));
         assert_eq!(seen.in_flight, 1, "unread data is a request in flight");
         let figures = observer.tracker().figures();

@@ -45,7 +45,7 @@ pub fn socket_inode(link: &[u8]) -> Option<u32> {
 /// Reads one line of `/proc/net/tcp` or `/proc/net/tcp6`. `None` for the headline and for what is neither.
 pub fn tcp_line(line: &str) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace();
-    let (_, local_port) = endpoint(fields.nth(1)?)?;
+    let (local, local_port) = endpoint(fields.nth(1)?)?;
     let (remote, remote_port) = endpoint(fields.next()?)?;
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
     let (unsent, received) = fields.next()?.split_once(':')?;
@@ -56,6 +56,7 @@ pub fn tcp_line(line: &str) -> Option<Socket> {
         state: TcpState(state),
         local_port,
         remote_port,
+        local,
         remote,
         cookie: identity(remote, remote_port, local_port),
         expires_ms: 0,

@@ -121,6 +121,7 @@ impl Book {
                 None => self.traffic(watched.observer, began),
             },
             front: watched.front.map(|front| front.report(machine.drain().map(|drain| drain.origin))),
+            order: None,
             exit: Exit { status, app_code, app_signal },
             processes: Processes { reaped: self.reaped, killed: self.killed },
             took,

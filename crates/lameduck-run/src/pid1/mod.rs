@@ -2,6 +2,7 @@
 
 mod book;
 mod front;
+mod neighbours;
 mod send;
 mod start;
 mod tasks;
@@ -30,6 +31,7 @@ use crate::sys;
 use book::{Book, Watched};
 use front::Front;
 pub use front::{COMMANDS_DESCRIPTOR, LISTENERS_DESCRIPTOR, MOST_LISTENERS, PAGE_DESCRIPTOR};
+use neighbours::Pod;
 pub use start::{ADMIN_DESCRIPTOR, Begin, StartError};
 use tasks::Tasks;
 
@@ -58,6 +60,7 @@ struct Init {
     tasks: Tasks,
     admin: Option<Admin>,
     front: Option<Front>,
+    pod: Option<Pod>,
     observer: Option<Observer>,
     seen: Seen,
     next_look: Time,
@@ -89,10 +92,12 @@ pub fn run(options: Options, begin: &Begin) -> Result<u8, StartError> {
         init.hear_signals();
         init.reap();
         init.serve_control();
+        init.hear_neighbours();
         init.read_tasks();
         init.keep_admin();
         init.keep_front();
         init.look_if_due();
+        init.ask_neighbours_if_due();
         init.tick();
         if let State::Exited { status } = init.machine.state() {
             return Ok(init.end(status));
@@ -119,8 +124,11 @@ impl Init {
         let front = self.front.as_ref().and_then(Front::deadline);
         let looks = (self.machine.watches() && self.sees()).then_some(self.next_look);
         let control = self.control.as_ref().and_then(control::Server::deadline);
-        let due =
-            [self.machine.deadline(), looks, control, self.tasks.deadline(), admin, front].into_iter().flatten().min();
+        let now = self.now();
+        let lame_duck = self.machine.state() == State::LameDuck;
+        let pod = self.pod.as_ref().and_then(|pod| pod.deadline(now, lame_duck));
+        let due = [self.machine.deadline(), looks, control, self.tasks.deadline(), admin, front, pod];
+        let due = due.into_iter().flatten().min();
         let timeout = due.map(|due| {
             let left = due.saturating_sub(self.now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -129,7 +137,8 @@ impl Init {
         // Signals wait until the command was executed: before that they would meet our own code in the child.
         let first = self.exec_status.as_ref().unwrap_or(&self.signals).as_fd();
         let control = self.control.iter().flat_map(control::Server::descriptors);
-        let all = std::iter::once(first).chain(control).chain(self.tasks.descriptors());
+        let pod = self.pod.as_ref().and_then(|pod| pod.descriptor(now));
+        let all = std::iter::once(first).chain(control).chain(self.tasks.descriptors()).chain(pod);
         fds.extend(all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         // A failed or interrupted poll is as good as one that timed out: everything is looked at anyway.
         let _ = poll(&mut fds, timeout.as_ref());
@@ -154,6 +163,7 @@ impl Init {
             }
             Action::Watch if self.front.is_some() => {
                 self.next_look = self.now();
+                self.watch_neighbours();
                 if let Some(front) = &mut self.front {
                     front.mark_start();
                 }
@@ -162,6 +172,7 @@ impl Init {
                 let (ports, ignore) = (self.options.ports.clone(), self.options.ignore_from.clone());
                 self.observer = Some(Observer::new(ports, ignore));
                 self.next_look = self.now();
+                self.watch_neighbours();
             }
             Action::LookNow => {
                 self.next_look = self.now();
@@ -182,6 +193,7 @@ impl Init {
             Action::PhaseEnded { phase, used, by } => {
                 let origin = self.machine.drain().map_or(Origin::AppExit, |drain| drain.origin);
                 self.book.phase_ended(phase, used, by, origin, &mut self.log);
+                self.leave_neighbours(by);
             }
             Action::TellWaiters => {
                 let reply = self.status();
@@ -428,7 +440,8 @@ impl Init {
                 let now = self.now();
                 let watched =
                     Watched { observer: self.observer.as_ref(), front: self.front.as_ref(), epoch: self.epoch };
-                let report = self.book.report(&self.options, &self.policy, &self.machine, watched, now, status);
+                let mut report = self.book.report(&self.options, &self.policy, &self.machine, watched, now, status);
+                report.order = self.order_report(now);
                 self.book.publish(&report, &mut self.log);
             }
             Persona::DumbInit { .. } => {

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use super::book::Book;
 use super::front::{Front, PORT};
+use super::neighbours::Pod;
 use super::tasks::Tasks;
 use super::{Admin, Init, monotonic, pipe};
 use crate::control;
@@ -155,6 +156,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         }
         (Persona::Tini { .. } | Persona::DumbInit { .. }, _) => None,
     };
+    let pod = Pod::open(&options, own_pid, &mut log);
     let early = match options.persona {
         Persona::DumbInit { setsid: true, .. } => hand_off_terminal(&options, &signals),
         Persona::DumbInit { .. } | Persona::Tini { .. } | Persona::Lameduck => Vec::new(),
@@ -211,6 +213,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         tasks: Tasks::new(begin.mask, main),
         admin: admin.map(|listener| Admin { listener, pid: None, again: Duration::ZERO }),
         front,
+        pod,
         observer: None,
         seen: Seen::default(),
         next_look: Duration::ZERO,

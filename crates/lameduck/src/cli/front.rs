@@ -9,13 +9,13 @@ use lameduck_core::front::Page;
 use lameduck_front::config::{AccessLog, Config, Forwarded, LongPoll, Upstream, UpstreamProtocol};
 use lameduck_front::{Handover, serve};
 use lameduck_run::EXIT_OWN_FAILURE;
-use lameduck_run::options::{FrontPlan, Mode, Options};
+use lameduck_run::options::{FrontPlan, Mode, Options, PodPlan};
 use lameduck_run::pid1::{self, Begin, COMMANDS_DESCRIPTOR, LISTENERS_DESCRIPTOR, MOST_LISTENERS, PAGE_DESCRIPTOR};
 use lameduck_run::signal::Signal;
 use lameduck_run::sys;
 
 use super::flag::{self, Failure, Flag, Given, Verb};
-use super::run::{BUDGET, TELLING, address, self_exe, shared};
+use super::run::{BUDGET, POD, TELLING, address, self_exe, shared};
 use crate::exit;
 
 /// The options of the front.
@@ -64,7 +64,8 @@ pub const FLAGS: &[Flag] = &[
     Flag::value("access-log", "FILE", "Write a line of JSON for each request; -: to standard output."),
 ];
 
-const ALL: [Flag; BUDGET.len() + FLAGS.len() + TELLING.len()] = flag::joined(&[FLAGS, BUDGET, TELLING]);
+const ALL: [Flag; BUDGET.len() + FLAGS.len() + POD.len() + TELLING.len()] =
+    flag::joined(&[FLAGS, BUDGET, POD, TELLING]);
 
 /// The verb.
 pub const VERB: Verb = Verb {
@@ -133,6 +134,7 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
     let upstream = upstream(&given)?.ok_or_else(|| {
         given.usage("no --upstream was given: expected where the app listens, as in --upstream :3000")
     })?;
+    let shared = shared(&given, env)?;
     let options = Options {
         command: vec![self_exe().into(), PLACE_VERB.into()],
         // The one who holds the place may be told before it listens to signals.
@@ -141,7 +143,8 @@ pub fn options(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         drain_on: vec![Signal::TERM, Signal::INT],
         stop_signal: Some(Signal::TERM),
         front: Some(made(&given, listen, Some(upstream))?),
-        ..shared(&given, env)?
+        pod: PodPlan { default_name: Some("front"), ..shared.pod.clone() },
+        ..shared
     };
     options.policy().map_err(|impossible| given.usage(impossible))?;
     Ok(options)

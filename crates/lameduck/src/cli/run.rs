@@ -7,9 +7,11 @@ use lameduck_core::budget::Shares;
 use lameduck_run::EXIT_OWN_FAILURE;
 use lameduck_run::log::Format;
 use lameduck_run::observe::Cidr;
-use lameduck_run::options::{Mode, Options, Readiness, Scope, parse_map_exit};
+use lameduck_run::options::{Mode, Options, PodPlan, Readiness, Scope, parse_map_exit};
 use lameduck_run::persona::{self, StandIn};
 use lameduck_run::pid1::{self, Begin};
+use lameduck_run::pod::identity::is_name;
+use lameduck_run::pod::wire::MOST_NAMES;
 use lameduck_run::signal::{Rewrites, Signal};
 
 use super::flag::{self, Failure, Flag, Given, Verb};
@@ -69,13 +71,24 @@ pub const TELLING: &[Flag] = &[
     Flag::value("log-format", "text|json", "How lines on standard error look. Default: text."),
 ];
 
+/// The other containers of the pod: also options of the front alone.
+pub const POD: &[Flag] = &[
+    Flag::value("name", "NAME", "The name by which neighbours in the pod know this one. Default: the container's."),
+    Flag::list("after", "NAME", "Leave after the neighbour of this name; may be repeated. Default: found out."),
+    Flag::value(
+        "order",
+        "auto|off",
+        "off: neighbours in the pod neither wait for this one nor are waited for. Default: auto.",
+    ),
+];
+
 #[cfg(feature = "front")]
 const FRONT: &[Flag] = super::front::FLAGS;
 #[cfg(not(feature = "front"))]
 const FRONT: &[Flag] = &[];
 
-const ALL: [Flag; BUDGET.len() + OWN.len() + TELLING.len() + FRONT.len()] =
-    flag::joined(&[BUDGET, OWN, TELLING, FRONT]);
+const ALL: [Flag; BUDGET.len() + OWN.len() + POD.len() + TELLING.len() + FRONT.len()] =
+    flag::joined(&[BUDGET, OWN, POD, TELLING, FRONT]);
 
 /// Runs the command.
 pub fn run(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>, mask: u64) -> Result<u8, Failure> {
@@ -202,8 +215,36 @@ pub fn shared(given: &Given, env: &impl Fn(&str) -> Option<OsString>) -> Result<
             })?
             .unwrap_or(defaults.readiness),
         in_kubernetes: env("KUBERNETES_SERVICE_HOST").is_some(),
+        pod: pod(given)?,
         ..defaults
     })
+}
+
+fn pod(given: &Given) -> Result<PodPlan, Failure> {
+    let name = |text: &str| is_name(text).then(|| text.to_owned());
+    let expected = "a name of up to 63 letters, digits, '-', '_' and '.'";
+    let order = |text: &str| match text {
+        "auto" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    };
+    let plan = PodPlan {
+        order: given.one("order", "auto or off", order)?.unwrap_or(true),
+        name: given.one("name", expected, name)?,
+        default_name: None,
+        after: given.list("after", expected, name)?,
+    };
+    if plan.after.len() > MOST_NAMES {
+        return Err(
+            given.usage(format!("--after is given {} times: expected {MOST_NAMES} names at most", plan.after.len()))
+        );
+    }
+    if !plan.order && !plan.after.is_empty() {
+        return Err(given.usage(
+            "--order off and --after exclude each other: nobody is waited for with the one, NAME with the other",
+        ));
+    }
+    Ok(plan)
 }
 
 fn some_command(text: &str) -> Option<String> {

@@ -12,6 +12,7 @@ mod drain;
 mod early;
 #[cfg(feature = "front")]
 mod front;
+mod order;
 mod stand_in;
 mod storm;
 mod support;

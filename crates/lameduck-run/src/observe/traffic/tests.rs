@@ -12,6 +12,7 @@ fn open(cookie: u64, received_ago: u32, sent_ago: u32, bytes: u64) -> Socket {
         state: TcpState::ESTABLISHED,
         local_port: 80,
         remote_port: 4000,
+        local: IpAddr::from([127, 0, 0, 1]),
         remote: IpAddr::from([10, 0, 0, 1]),
         cookie,
         expires_ms: 0,
@@ -147,6 +148,7 @@ fn any_socket() -> impl Strategy<Value = Socket> {
             state: TcpState(state),
             received: queue,
             expires_ms: sent,
+            local: IpAddr::from([127, 0, 0, 1]),
             remote: IpAddr::from([10, 0, 0, cookie as u8 % 2]),
             ..open(cookie, received, sent, bytes)
         })
