@@ -14,7 +14,7 @@ mod image;
 mod kubectl;
 mod net;
 mod node;
-mod programs;
+pub mod programs;
 mod room;
 pub mod test;
 mod watch;
