@@ -11,10 +11,11 @@
 
 pub mod drill;
 mod image;
+mod incident;
 mod kubectl;
 mod net;
 mod node;
-mod programs;
+pub mod programs;
 mod room;
 pub mod test;
 mod watch;
@@ -53,7 +54,7 @@ const SYSCTLS: [&str; 6] = [
 ];
 
 const HELP: &str = "\
-cargo xtask cluster up|status|down|drill
+cargo xtask cluster up|status|down|drill|incident
 
   up       Builds Kubernetes (once: some ten minutes), starts it, and says how kubectl reaches it. Root.
   status   Whether it is up, its nodes and its pods.
@@ -61,6 +62,8 @@ cargo xtask cluster up|status|down|drill
   drill    Deployments of real servers, plain and under lameduck run, through rollout restart, scale down, delete and
            drain: every request accounted for. [--servers a,b] [--events a,b] [--modes plain,lameduck] [--rate 300]
            [--lag SECONDS] [--profile envoy] [--runs 1] [--json FILE]
+  incident gitlab-pid1
+           The incident's own files as two containers of each pod, plain and cured, one pod of three deleted under load.
 ";
 
 /// The task's words.
@@ -77,6 +80,7 @@ pub fn cluster(args: &[String]) -> anyhow::Result<ExitCode> {
         }
         ["status"] => return status(),
         ["drill", ..] => return drill::drill(&args[1..]),
+        ["incident", name] => return incident::incident(name),
         // What `up` starts in the new namespaces.
         ["room"] => room::room()?,
         ["node", number] => node::node(number.parse()?)?,

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context;
 
-use crate::{packages, slim, soak};
+use crate::{cluster, packages, slim, soak};
 
 /// The project's root.
 pub fn root() -> PathBuf {
@@ -26,11 +26,13 @@ struct Counts {
 pub fn test() -> anyhow::Result<ExitCode> {
     packages::provide();
     let slim = slim::slim()?;
+    // Before the tests, not beside them: they measure times.
+    let programs = cluster::programs::for_tests();
     let mut counts = Counts::default();
     // Two tests at a time: they measure times, and machines with two cores are common.
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "2", "--show-output"]);
-    command.env("LAMEDUCK_SLIM", &slim).env_remove("RUSTFLAGS").current_dir(root());
+    command.env("LAMEDUCK_SLIM", &slim).envs(programs).env_remove("RUSTFLAGS").current_dir(root());
     command.stdout(Stdio::piped());
     let mut child = command.spawn().context("cargo test")?;
     if let Some(stdout) = child.stdout.take() {

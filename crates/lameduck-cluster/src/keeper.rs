@@ -16,8 +16,8 @@ use crate::api::{Api, Refused};
 use crate::cert::{Pair, Served};
 use crate::clock;
 
-/// How often a Secret is looked at.
-pub const LOOK: Duration = Duration::from_secs(20);
+/// How often a Secret is looked at, at the least.
+const LOOK: Duration = Duration::from_secs(20);
 /// How often files are looked at.
 pub const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 /// API servers learn of a changed configuration by their watch, within moments. The certificate waits a little longer.
@@ -49,6 +49,12 @@ pub struct Secret {
     pub names: Vec<String>,
     /// For how long each is good.
     pub lifetime: Duration,
+}
+
+/// How often a Secret is looked at whose certificates are good for so long. There are several looks in the last third, when another is
+/// due: one that fails costs nothing.
+pub fn look_every(lifetime: Duration) -> Duration {
+    LOOK.min(lifetime / 10)
 }
 
 /// What there is to tell.

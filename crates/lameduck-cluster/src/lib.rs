@@ -116,7 +116,7 @@ async fn run(options: Options) -> Result<(), NotServing> {
         Certificate::Made { namespace, secret, configuration, names, lifetime } => {
             let api = Arc::clone(api.as_ref().ok_or(NotServing::NoApi)?);
             let secret = keeper::Secret { api, namespace, name: secret, configuration, names, lifetime };
-            (Source::Secret(secret), keeper::LOOK)
+            (Source::Secret(secret), keeper::look_every(lifetime))
         }
     };
     let listener = bind(options.listen).await?;

@@ -27,7 +27,7 @@ const LEFT_OUT: [&str; 5] = ["/usr/share/doc", "/usr/share/man", "/usr/share/loc
 
 /// Where one file of an image comes from.
 #[derive(Debug, Clone)]
-enum Source {
+pub enum Source {
     File(PathBuf),
     Text(String),
 }
@@ -35,14 +35,14 @@ enum Source {
 /// An image.
 #[derive(Debug, Clone)]
 pub struct Image {
-    name: String,
-    entrypoint: Vec<String>,
+    pub name: String,
+    pub entrypoint: Vec<String>,
     /// Programs with the libraries that they are linked to.
-    programs: Vec<PathBuf>,
+    pub programs: Vec<PathBuf>,
     /// Debian packages with what they depend on.
-    packages: Vec<&'static str>,
+    pub packages: Vec<&'static str>,
     /// Further files.
-    files: Vec<(String, Source)>,
+    pub files: Vec<(String, Source)>,
 }
 
 /// The images that the cluster begins with.
@@ -105,8 +105,8 @@ impl Image {
         words.iter().map(|word| word.to_string_lossy().replace("127.0.0.1", "0.0.0.0")).collect()
     }
 
-    /// Writes the archive into `folder`.
-    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+    /// Writes the archive into `folder`; gives where it is.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<PathBuf> {
         let short: String = self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let stage = folder.join(&short);
         let root = stage.join("root");
@@ -154,8 +154,9 @@ impl Image {
             &["--create", "--file", &archive, "--directory", &stage_name, "manifest.json", "config.json", "layer.tar"],
         )?;
         fs::remove_dir_all(&stage)?;
-        fs::rename(&half, folder.join(format!("{short}.tar")))?;
-        Ok(())
+        let whole = folder.join(format!("{short}.tar"));
+        fs::rename(&half, &whole)?;
+        Ok(whole)
     }
 }
 

@@ -67,9 +67,14 @@ impl Connection {
         !matches!(looked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
+    /// A review.
     pub fn ask(&mut self, path: &str, body: &str) -> io::Result<Answer> {
-        let head =
-            format!("POST {path}?timeout=5s HTTP/1.1\r\nHost: webhook\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.send(&format!("POST {path}?timeout=5s"), "", body)
+    }
+
+    /// Any request: method and path, further fields, each with its end of line, and a body.
+    pub fn send(&mut self, what: &str, fields: &str, body: &str) -> io::Result<Answer> {
+        let head = format!("{what} HTTP/1.1\r\nHost: webhook\r\n{fields}Content-Length: {}\r\n\r\n", body.len());
         // What is refused may be answered before it was all sent.
         let sent =
             self.stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).and_then(|()| self.stream.flush());
@@ -85,13 +90,44 @@ impl Connection {
         let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let length: usize = field("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
-        while bytes.len() < end + length {
-            self.more(&mut bytes)?;
-        }
         let close = field("connection:").is_some_and(|connection| connection == "close");
         let status = status.ok_or_else(|| io::Error::other(head.clone()))?;
-        Ok(Answer { status, body: bytes[end..end + length].to_vec(), close })
+        let rest = bytes.split_off(end);
+        let body = if field("transfer-encoding:") == Some("chunked") {
+            self.chunks(rest)?
+        } else {
+            let length: usize = field("content-length:").and_then(|length| length.parse().ok()).unwrap_or(0);
+            self.exactly(rest, length)?.0
+        };
+        Ok(Answer { status, body, close })
+    }
+
+    /// So many bytes, and what came behind them.
+    fn exactly(&mut self, mut bytes: Vec<u8>, length: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        while bytes.len() < length {
+            self.more(&mut bytes)?;
+        }
+        let rest = bytes.split_off(length);
+        Ok((bytes, rest))
+    }
+
+    /// A body in chunks (RFC 9112, section 7.1), as API servers send what is larger than 2 KiB. They send no trailers.
+    fn chunks(&mut self, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
+                self.more(&mut bytes)?;
+                continue;
+            };
+            let size = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let size = usize::from_str_radix(&size, 16).map_err(|_| io::Error::other(format!("a chunk of {size:?}")))?;
+            let (chunk, rest) = self.exactly(bytes.split_off(end + 2), size + 2)?;
+            if size == 0 {
+                return Ok(body);
+            }
+            body.extend_from_slice(&chunk[..size]);
+            bytes = rest;
+        }
     }
 
     fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {

@@ -10,5 +10,7 @@
 mod client;
 mod deploy;
 mod real;
+mod rights;
 mod rolling;
+mod survives;
 mod webhook;
