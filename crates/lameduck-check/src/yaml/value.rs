@@ -35,7 +35,8 @@ fn value(node: Node<'_>, left: &mut usize) -> Option<Json> {
         Value::Seq(_) => Json::Array(node.items().into_iter().map(|item| value(item, left)).collect::<Option<_>>()?),
         Value::Map { .. } => {
             let pairs = node.pairs().into_iter();
-            let pairs = pairs.map(|(key, inner)| Some((key.text().unwrap_or_default().to_owned(), value(inner, left)?)));
+            let pairs =
+                pairs.map(|(key, inner)| Some((key.text().unwrap_or_default().to_owned(), value(inner, left)?)));
             Json::Object(pairs.collect::<Option<_>>()?)
         }
     })

@@ -120,7 +120,9 @@ fn told(message: &[u8], ended: &mut Ended) -> bool {
         Some((3, rest)) => {
             let status: Value = serde_json::from_slice(rest).unwrap_or_default();
             if status["status"] != "Success" {
-                let said = status["message"].as_str().map_or_else(|| String::from_utf8_lossy(rest).into_owned(), str::to_owned);
+                let said = status["message"]
+                    .as_str()
+                    .map_or_else(|| String::from_utf8_lossy(rest).into_owned(), str::to_owned);
                 ended.failure = Some(said);
             }
             return true;

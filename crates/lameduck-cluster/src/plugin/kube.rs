@@ -257,12 +257,7 @@ impl Kube {
     }
 
     /// The lines of an answer that goes on, until it ends or nobody wants more.
-    pub async fn lines(
-        &self,
-        ask: &Ask<'_>,
-        query: &str,
-        mut take: impl FnMut(&str) -> bool,
-    ) -> Result<(), Refused> {
+    pub async fn lines(&self, ask: &Ask<'_>, query: &str, mut take: impl FnMut(&str) -> bool) -> Result<(), Refused> {
         let opened = tokio::time::timeout(LIMIT, self.open(ask, query, &[], None)).await;
         let mut answer = opened.map_err(|_| self.late(ask))??;
         let mut rest: Vec<u8> = Vec::new();
@@ -334,7 +329,9 @@ impl Kube {
             return Refused::Forbidden { server, what, verb, resource, of_group, place: ask.place(), message };
         }
         let hint = match status {
-            401 => "; it does not know who asks: the credentials of this context are missing or have expired (`kubectl auth whoami`)",
+            401 => {
+                "; it does not know who asks: the credentials of this context are missing or have expired (`kubectl auth whoami`)"
+            }
             404 => "",
             429 | 503 => "; it is busy: ask again in a moment",
             _ => "",
@@ -357,7 +354,9 @@ impl Kube {
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let stream = TcpStream::connect((bare, port)).await.map_err(|error| {
             let hint = match error.kind() {
-                ErrorKind::ConnectionRefused => "nothing listens there: is the cluster up, and is it the right --context?",
+                ErrorKind::ConnectionRefused => {
+                    "nothing listens there: is the cluster up, and is it the right --context?"
+                }
                 _ => "is the server's name right, and is it reached from here?",
             };
             format!("connect: {error}; {hint}")

@@ -147,7 +147,8 @@ pub fn target(wanted: &Wanted) -> Result<Target, NoTarget> {
     let context = context.ok_or(NoTarget::Unknown { kind: "context", name, known })?;
     let wants = |key: &str| context[key].as_str().unwrap_or_default().to_owned();
     let find = |list: &[(String, Value, PathBuf)], kind: &'static str, name: String| {
-        let found = list.iter().find(|(own, ..)| *own == name).map(|(_, value, folder)| (value.clone(), folder.clone()));
+        let found =
+            list.iter().find(|(own, ..)| *own == name).map(|(_, value, folder)| (value.clone(), folder.clone()));
         found.ok_or_else(|| NoTarget::Unknown { kind, name, known: names(&mut list.iter().map(|(name, ..)| name)) })
     };
     let (cluster, folder) = find(&merged.clusters, "cluster", wants("cluster"))?;
@@ -213,7 +214,9 @@ fn data(value: &Value, name: &str, folder: &Path) -> Result<Option<Vec<u8>>, NoT
     let key = format!("{name}-data");
     if let Some(text) = value[&key].as_str().filter(|text| !text.is_empty()) {
         let bytes = STANDARD.decode(text.split_whitespace().collect::<String>());
-        return bytes.map(Some).map_err(|error| NoTarget::Unsupported { what: format!("{key} is not base64: {error}") });
+        return bytes
+            .map(Some)
+            .map_err(|error| NoTarget::Unsupported { what: format!("{key} is not base64: {error}") });
     }
     let Some(path) = value[name].as_str().filter(|text| !text.is_empty()) else { return Ok(None) };
     let path = folder.join(path);

@@ -134,7 +134,8 @@ async fn ask(kube: &Kube, pod: &Value, container: &Value) -> Result<Answer, Stri
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
     let own = text(&container["name"]);
-    let run = async |argv: &[&str]| exec::exec(kube, &namespace, &name, &own, argv).await.map_err(|error| error.to_string());
+    let run =
+        async |argv: &[&str]| exec::exec(kube, &namespace, &name, &own, argv).await.map_err(|error| error.to_string());
     let read = run(&["cat", "/proc/1/status", "/proc/1/cmdline"]).await?;
     let why = match read {
         Ended { output, failure: None } => {
@@ -149,8 +150,7 @@ async fn ask(kube: &Kube, pod: &Value, container: &Value) -> Result<Answer, Stri
         let said = run(&[path, "ready"]).await?;
         let status: Value = serde_json::from_slice(&said.output).unwrap_or_default();
         if status["schema"] == "lameduck.status/1" {
-            let argv: Vec<String> =
-                container["command"].as_array().into_iter().flatten().map(text).collect();
+            let argv: Vec<String> = container["command"].as_array().into_iter().flatten().map(text).collect();
             return Ok((Some(words(&argv)), Term::Awaited, Way::Lameduck, None));
         }
     }

@@ -31,7 +31,11 @@ pub const VERBS: &[&Verb] = &[&check::VERB];
 
 /// Which cluster, as whom, where.
 pub(super) const COMMON: &[Flag] = &[
-    Flag::value("kubeconfig", "FILE", "The kubeconfig. Default: KUBECONFIG's files, else ~/.kube/config, else the pod's account."),
+    Flag::value(
+        "kubeconfig",
+        "FILE",
+        "The kubeconfig. Default: KUBECONFIG's files, else ~/.kube/config, else the pod's account.",
+    ),
     Flag::value("context", "NAME", "The context of it. Default: the current one."),
     Flag::value("namespace", "NAME", "The namespace. Default: that of the context.").letter('n'),
     Flag::switch("all-namespaces", "All of them.").letter('A'),
@@ -61,7 +65,8 @@ pub fn kubectl(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         }
         unknown => {
             let words = VERBS.iter().filter_map(|verb| verb.name.split(' ').nth(1));
-            let near = flag::nearest(unknown, words).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            let near =
+                flag::nearest(unknown, words).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             let message = format!("{unknown:?} is no verb of kubectl lameduck{near}\n\n{}", flag::help(&VERB));
             Err(Failure::Error { message, status: exit::USAGE })
         }
@@ -83,10 +88,7 @@ fn split(args: &[OsString]) -> Option<(&OsString, Vec<OsString>)> {
 }
 
 /// The cluster that is meant, and the namespace; none: all.
-fn reach(
-    given: &Given,
-    env: &impl Fn(&str) -> Option<OsString>,
-) -> Result<(Arc<Kube>, Option<String>), Failure> {
+fn reach(given: &Given, env: &impl Fn(&str) -> Option<OsString>) -> Result<(Arc<Kube>, Option<String>), Failure> {
     let setup = |message: String| Failure::Error { message, status: exit::SETUP };
     let set = |name: &str| env(name).filter(|value| !value.is_empty());
     let files = match set("KUBECONFIG") {
@@ -95,7 +97,8 @@ fn reach(
     };
     let inside = set("KUBERNETES_SERVICE_HOST").and_then(|host| host.into_string().ok()).map(|host| {
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let port = set("KUBERNETES_SERVICE_PORT").map_or_else(|| "443".into(), |port| port.to_string_lossy().into_owned());
+        let port =
+            set("KUBERNETES_SERVICE_PORT").map_or_else(|| "443".into(), |port| port.to_string_lossy().into_owned());
         (format!("https://{host}:{port}"), PathBuf::from(ACCOUNT))
     });
     let wanted =

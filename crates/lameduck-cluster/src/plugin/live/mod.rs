@@ -140,7 +140,11 @@ impl Checked {
 /// # Errors
 ///
 /// Where nothing could be read.
-pub async fn check(kube: &Arc<Kube>, namespace: Option<&str>, settings: Settings) -> Result<(Checked, Objects), Refused> {
+pub async fn check(
+    kube: &Arc<Kube>,
+    namespace: Option<&str>,
+    settings: Settings,
+) -> Result<(Checked, Objects), Refused> {
     let objects = read(kube, namespace).await?;
     let (server, namespace) = (kube.server().to_owned(), namespace.map(str::to_owned));
     let not_read = objects.missing.clone();

@@ -87,8 +87,7 @@ impl Text {
             all.text.push_str("---\n");
             line += 2;
             all.starts.push(line);
-            let mut writer =
-                Writer { out: Some(&mut all.text), line, path: Vec::new(), wanted: 0, found: None };
+            let mut writer = Writer { out: Some(&mut all.text), line, path: Vec::new(), wanted: 0, found: None };
             writer.value(object);
             line = writer.line;
             all.text.push('\n');
