@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 pub use config::{BASELINE, Baseline, CheckConfig, Config, IgnoreConfig, Known};
 use lameduck_core::Severity;
 use report::{Document, FindingShown, IgnoredShown, TermShown, WorkloadShown};
+pub use yaml::value::values as yaml_values;
 
 /// What to check, and how.
 #[derive(Debug, Default)]

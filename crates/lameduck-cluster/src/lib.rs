@@ -15,6 +15,7 @@ pub mod image;
 pub mod inject;
 pub mod keeper;
 pub mod patch;
+pub mod plugin;
 pub mod registry;
 pub mod review;
 pub mod serve;

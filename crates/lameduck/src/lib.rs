@@ -25,6 +25,11 @@ pub fn main() -> u8 {
     let args: Vec<OsString> = args.collect();
     let env = |name: &str| std::env::var_os(name);
 
+    #[cfg(feature = "cluster")]
+    if cli::kubectl::is_meant(&argv0) {
+        lameduck_run::sys::set_signal_mask(inherited_mask);
+        return finish(cli::kubectl::kubectl(&args, &env));
+    }
     #[cfg(feature = "run")]
     {
         if let Some(who) = lameduck_run::persona::stand_in(&argv0) {
@@ -80,6 +85,8 @@ pub fn main() -> u8 {
         cli::incident::POD_VERB => finish(cli::incident::hold_pod(rest)),
         #[cfg(feature = "cluster")]
         "webhook" => finish(cli::webhook::webhook(rest, &env)),
+        #[cfg(feature = "cluster")]
+        "kubectl" => finish(cli::kubectl::kubectl(rest, &env)),
         "help" | "--help" | "-h" => {
             print!("{}", cli::help(rest.first().and_then(|verb| verb.to_str())));
             exit::OK

@@ -7,4 +7,4 @@ mod text;
 
 pub use formats::{github, json, junit, sarif};
 pub use html::html;
-pub use text::{links, text};
+pub use text::{end, finding, links, text};

@@ -30,7 +30,8 @@ pub fn text(outcome: &Outcome, color: bool, mut out: impl io::Write) -> io::Resu
         let spanned = if shown.rendered_line.is_none() { at.span.of(text) } else { "" };
         let width = spanned.lines().next().map_or(1, |line| line.chars().count()).max(1);
         let mut piece = String::new();
-        one(&mut piece, &shown, line, width, color);
+        let place = format!("{}:{}:{}", shown.file, shown.line, shown.column);
+        one(&mut piece, &shown, &place, line.map(|line| (line, width)), color);
         out.write_all(piece.as_bytes())
     })?;
     let mut done = Ok(());
@@ -60,14 +61,28 @@ fn severity_color(severity: &str) -> &'static str {
     }
 }
 
-fn one(out: &mut String, finding: &FindingShown, line: Option<&str>, width: usize, color: bool) {
+/// A finding at a place that is no line of a file, as in a cluster.
+pub fn finding(finding: &FindingShown, place: &str, color: bool) -> String {
+    let mut out = String::new();
+    one(&mut out, &FindingShown { line: 0, ..finding.clone() }, place, None, color);
+    out
+}
+
+/// A workload's predicted end, where there is a window in which requests are lost.
+pub fn end(workload: &WorkloadShown, place: &str, color: bool) -> Option<String> {
+    let mut out = String::new();
+    let placed = WorkloadShown { file: place.to_owned(), ..workload.clone() };
+    worth_drawing(workload).then(|| picture(&mut out, &placed, color)).map(|()| out)
+}
+
+fn one(out: &mut String, finding: &FindingShown, place: &str, line: Option<(&str, usize)>, color: bool) {
     let head = paint(color, severity_color(finding.severity), &format!("{}[{}]", finding.severity, finding.rule));
     let _ = writeln!(out, "{head}: {}", finding.message);
     let number = finding.line.to_string();
     let pad = " ".repeat(number.len());
     let bar = paint(color, "1;34", "|");
-    let _ = writeln!(out, "{pad}{} {}:{}:{}", paint(color, "1;34", "-->"), finding.file, finding.line, finding.column);
-    if let Some(line) = line {
+    let _ = writeln!(out, "{pad}{} {place}", paint(color, "1;34", "-->"));
+    if let Some((line, width)) = line {
         let shown: String = line.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let at = (finding.column as usize).saturating_sub(1).min(159);
         let marks = "^".repeat(width.min(160 - at).min(shown.chars().count().saturating_sub(at)).max(1));

@@ -1,5 +1,7 @@
 //! YAML as a tree whose every node knows its bytes. Bounded: what nests, repeats or refers without end is refused.
 
+pub mod value;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 

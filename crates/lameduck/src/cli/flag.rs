@@ -34,6 +34,12 @@ impl Flag {
         Flag { long, short: None, value: Some(value), many: false, help }
     }
 
+    /// The same with a letter.
+    #[must_use]
+    pub const fn letter(self, short: char) -> Flag {
+        Flag { short: Some(short), ..self }
+    }
+
     /// An option with a value, which may be given more than once.
     pub const fn list(long: &'static str, value: &'static str, help: &'static str) -> Flag {
         Flag { long, short: None, value: Some(value), many: true, help }
@@ -135,7 +141,8 @@ pub fn options_first(args: &[OsString], flags: &[Flag]) -> Vec<OsString> {
             operands.extend(rest.by_ref().cloned());
         } else if text.starts_with('-') && text != "-" {
             options.push(arg.clone());
-            if flags.iter().any(|flag| flag.long == name && flag.value.is_some()) {
+            let is_letter = |flag: &Flag| flag.short.is_some_and(|short| text == format!("-{short}"));
+            if flags.iter().any(|flag| (flag.long == name || is_letter(flag)) && flag.value.is_some()) {
                 options.extend(rest.next().cloned());
             }
         } else {

@@ -18,6 +18,8 @@ pub mod explain;
 pub mod front;
 #[cfg(feature = "incident")]
 pub mod incident;
+#[cfg(feature = "cluster")]
+pub mod kubectl;
 #[cfg(feature = "explain")]
 pub mod probe;
 #[cfg(feature = "check")]
@@ -61,6 +63,8 @@ pub const VERBS: &[&Verb] = &[
     &incident::VERB,
     #[cfg(feature = "cluster")]
     &webhook::VERB,
+    #[cfg(feature = "cluster")]
+    &kubectl::VERB,
 ];
 
 /// Does what writes to sockets. This program has no `main` of Rust's, which would have SIGPIPE ignored: by default a write to a

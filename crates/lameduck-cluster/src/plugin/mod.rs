@@ -1,0 +1,26 @@
+//! `kubectl lameduck`: what the verbs do on files and processes, on a live cluster.
+//!
+//! [`kubeconfig`] says which cluster and as whom, [`kube`] asks it. Each verb is a module: [`live`] checks, [`reports`] counts
+//! what drains have written.
+
+pub mod credential;
+pub mod exec;
+pub mod kube;
+pub mod kubeconfig;
+pub mod live;
+pub mod pid1;
+pub mod resource;
+mod tls;
+
+use std::future::Future;
+use std::io;
+
+/// Does asynchronous work to its end, on this thread.
+///
+/// # Errors
+///
+/// Where the runtime does not start.
+pub fn block<F: Future>(work: F) -> io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work))
+}
