@@ -280,12 +280,7 @@ fn manifest(server: &Server, wrapped: bool, name: &str, replicas: usize) -> Valu
 
 /// Drives the Deployment, of as many pods as the plan has replicas, through an event: what became of each request, and with what
 /// the pods ended.
-pub fn under_load(
-    kubectl: &Kubectl,
-    plan: &Plan,
-    event: Event,
-    name: &str,
-) -> anyhow::Result<(DrillResult, Vec<i64>)> {
+pub fn under_load(kubectl: &Kubectl, plan: &Plan, event: Event, name: &str) -> anyhow::Result<(DrillResult, Vec<i64>)> {
     let (sender, receiver) = live::channel();
     let watch = Watch::begin(kubectl, name, sender)?;
     let (began, begins) = mpsc::channel();

@@ -71,8 +71,6 @@ pub const INCIDENT: Incident = Incident {
 const PUMA: u16 = 8080;
 const WORKHORSE: u16 = 8181;
 const FRONT: u16 = 8180;
-/// Where lameduck can be asked, in the cure.
-const ADMIN: &str = "127.0.0.1:9090";
 /// Seconds of the story, before any scaling.
 const GRACE: f64 = 30.0;
 const BLACKOUT: f64 = 10.0;
@@ -90,7 +88,7 @@ enum Form {
     ShellExec,
     /// As it was mended: both.
     Exec,
-    /// As it was, below `lameduck run`; Puma waits for it.
+    /// As it was, below `lameduck run`, and Puma too, which waits for it.
     Cured,
 }
 
@@ -131,7 +129,12 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
     zones(stage)?;
 
     own_fix(stage)?;
-    let cure = variant(stage, "cured", "cured: Workhorse as it was, below lameduck run --listen", &[Form::Cured])?;
+    let cure = variant(
+        stage,
+        "cured",
+        "cured: both as they were, Workhorse below lameduck run --listen and Puma below lameduck run",
+        &[Form::Cured],
+    )?;
     let (cured, pages) = beside_pages(stage, cure)?;
     stage.expect_clean("cured", &cured, Some(stage.time(GRACE)));
     stage.expect(
@@ -319,31 +322,28 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
         Form::Exec => vec![script],
     };
     let puma = ["puma", "-b", "tcp://0.0.0.0:8080", "-w", "2"];
-    // The cure is around the container's own command; the neighbour's hook waits for the end of its drain, however long that is.
-    let (port, workhorse_command, hook) = if form == Form::Cured {
+    // The cure is around both containers' own commands. TERM comes to both at once; they find each other, and Puma stays until the proxy
+    // before it has left.
+    let cured = form == Form::Cured;
+    let lameduck = |options: &[&str], command: &[&str]| {
+        if !cured {
+            return owned(command);
+        }
         let program = stage.setting.program.display().to_string();
-        let grace = show(stage.time(GRACE));
-        let (least, quiet) = (show(stage.time(5.0)), show(stage.time(2.0)));
-        let (listen, upstream) = (format!("0.0.0.0:{FRONT}"), format!("127.0.0.1:{WORKHORSE}"));
-        let run = [&program, "run", "--grace", &grace, "--min", &least, "--quiet", &quiet, "--admin", ADMIN];
-        let front = ["--listen", &listen, "--upstream", &upstream, "--"];
-        let wait = format!(
-            "require 'net/http'; Net::HTTP.start({:?}, {}) {{ |http| http.read_timeout = 600; http.post('/drain?wait', '') }}",
-            "127.0.0.1",
-            ADMIN.rsplit(':').next().unwrap_or_default()
-        );
-        (FRONT, owned(&[&run[..], &front, &started].concat()), Some(owned(&["ruby", "-e", &wait])))
-    } else {
-        (WORKHORSE, owned(&started), None)
+        let (grace, least, quiet) = (show(stage.time(GRACE)), show(stage.time(5.0)), show(stage.time(2.0)));
+        let run = [&program, "run", "--grace", &grace, "--min", &least, "--quiet", &quiet];
+        owned(&[&run[..], options, &["--"], command].concat())
     };
+    let (listen, upstream) = (format!("0.0.0.0:{FRONT}"), format!("127.0.0.1:{WORKHORSE}"));
+    let port = if cured { FRONT } else { WORKHORSE };
     // lameduck waits for what the blackout guesses.
-    let blackout = if form == Form::Cured { 0.0 } else { stage.time(BLACKOUT).as_secs_f64() };
+    let blackout = if cured { 0.0 } else { stage.time(BLACKOUT).as_secs_f64() };
     let probe = |check: Check| Probe { check, period_s: stage.time(10.0).as_secs_f64(), timeout_s: 2.0, failures: 3 };
     let webservice = Container {
         name: "webservice".into(),
         image: Some(webservice),
-        command: owned(&puma),
-        pre_stop: hook,
+        command: lameduck(&[], &puma),
+        pre_stop: None,
         env: BTreeMap::from([("SHUTDOWN_BLACKOUT_SECONDS".to_owned(), blackout.to_string())]),
         workdir: Some("/srv/gitlab".into()),
         readiness: Some(probe(Check::Http { port: PUMA, path: "/-/readiness".into() })),
@@ -352,7 +352,7 @@ fn pod(stage: &Stage, id: &str, form: Form) -> Result<PodSpec, Broken> {
     let workhorse = Container {
         name: "gitlab-workhorse".into(),
         image: Some(workhorse),
-        command: workhorse_command,
+        command: lameduck(&["--listen", &listen, "--upstream", &upstream], &started),
         env,
         readiness: Some(probe(Check::Exec { command: vec!["/scripts/healthcheck".into()] })),
         ports: vec![port],
