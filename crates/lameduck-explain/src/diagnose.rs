@@ -248,6 +248,10 @@ fn refused(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Ve
         State::Alive if slow => {
             likely(Cause::Overload, "connecting went unanswered by a pod that runs: its backlog was full")
         }
+        State::Alive if life.is_some_and(|life| life.came_back(loss.end)) => likely(
+            Cause::CrashRestart,
+            "refused within the second in which the pod was ready again, after an end that nobody asked for",
+        ),
         State::Alive if life.and_then(|life| life.ready).is_some_and(|ready| loss.end < ready + SECOND) => {
             likely(Cause::NotReadyYet, "refused within the second in which the pod became ready")
         }
@@ -461,6 +465,23 @@ mod tests {
         check(Signal::Overload, 0, &[], Cause::Overload);
         check(Signal::AppError, 0, &[], Cause::Unknown);
         check(Signal::Failed, 4, &[(-2, Stopping)], Cause::Unknown);
+    }
+
+    #[test]
+    fn a_pod_that_is_slow_to_come_back_is_still_the_crashed_one() {
+        let check = |ready: Micros, crashed: Option<Micros>, at: Micros, expect: Cause| {
+            let life =
+                Life { ready: Some(ready), crashes: crashed.into_iter().collect(), seen: true, ..Life::default() };
+            let hop = Hop { signal: Signal::Refused, end: Some(at), backend: b"10.8.1.7:80", ..Hop::EMPTY };
+            let mut books = Books::default();
+            books.enter(Place::default(), 0, Line::Hop(hop));
+            let verdict = refused(&books.losses[0], life.state(at), Some(&life), Around::default());
+            assert_eq!(verdict.cause, expect, "{}", verdict.grounds);
+        };
+        // It took four seconds; the object says to the second when it was ready.
+        check(T + 4 * SECOND, Some(T), T + 4 * SECOND + 17_000, Cause::CrashRestart);
+        check(T + 4 * SECOND, None, T + 4 * SECOND + 17_000, Cause::NotReadyYet);
+        check(T + 4 * SECOND, Some(T), T + 5 * SECOND, Cause::Unknown);
     }
 
     #[test]

@@ -103,6 +103,13 @@ impl Life {
         self.ended.or(self.grace_exceeded)
     }
 
+    /// Whether this is the second in which it became ready again, after an end that nobody asked for.
+    pub fn came_back(&self, at: Micros) -> bool {
+        let unasked = self.ended.filter(|_| self.stop.is_none() && self.app_stop.is_none());
+        let mut ends = self.crashes.iter().chain(&unasked);
+        self.ready.is_some_and(|ready| (ready..ready + STAMP).contains(&at) && ends.any(|end| *end <= ready))
+    }
+
     /// What it was at a moment.
     pub fn state(&self, at: Micros) -> State {
         let near = |moment: Micros| (moment - STAMP..=moment + 2 * STAMP).contains(&at);

@@ -66,7 +66,7 @@ const SLEEP: f64 = 120.0;
 const LONG_GRACE: f64 = 210.0;
 /// And what it does not say: Kubernetes' default grace, how long routing goes on, the life of a live log.
 const GRACE: f64 = 30.0;
-const LAG: f64 = 15.0;
+const LAG: f64 = 10.0;
 /// nginx's `keepalive_timeout`, and Node's `keepAliveTimeout` with the second that it adds since 20.20.
 const NGINX_IDLE: f64 = 75.0;
 const NODE_IDLE: f64 = 6.0;
