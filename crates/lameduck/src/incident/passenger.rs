@@ -164,10 +164,10 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
 fn nginx_said(stage: &mut Stage) -> Result<(), Broken> {
     let log = disk::read(&stage.left("plain").join(ERRORS))?;
     let times = log.lines().filter(|line| line.contains(STORY_LINE)).count();
-    stage.expect(format!("nginx logged {times} times: {STORY_LINE}"), times > 0);
+    stage.expect(format!("in nginx's log, lines: {times}: {STORY_LINE}"), times > 0);
     let line = log.lines().find(|line| line.contains(STORY_LINE)).unwrap_or_default();
     stage.show("nginx's error log, plain", line);
-    stage.fact("what nginx logs", STORY_LINE, format!("the same, {times} times"));
+    stage.fact("what nginx logs", STORY_LINE, format!("the same; lines: {times}"));
     Ok(())
 }
 
