@@ -39,7 +39,9 @@ const BACK_OFF: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
-    /// Deleted: its containers are told to stop.
+    /// Deleted: the kubelet has not heard of it yet.
+    Deleted,
+    /// Its containers are told to stop.
     Stopping,
     /// The grace is over.
     Deadline,
@@ -152,8 +154,17 @@ impl Pod {
             record.delete();
             record.write();
         }
-        self.phase.send_replace(Phase::Stopping);
         let (lag, grace) = (seconds(self.spec.lag_s), seconds(self.spec.grace_s));
+        self.phase.send_replace(Phase::Deleted);
+        let (pod, kubelet) = (Rc::clone(self), seconds(self.spec.kubelet_s));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(kubelet).await;
+            pod.phase.send_if_modified(|phase| {
+                let waits = *phase == Phase::Deleted;
+                *phase = (*phase).max(Phase::Stopping);
+                waits
+            });
+        });
         let pod = Rc::clone(self);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(lag).await;
@@ -349,8 +360,9 @@ impl Pod {
             "-U",
             // Without it the kernel hands packets over in blocks, of which the last is lost at the end.
             "--immediate-mode",
+            // A head, and many of them: in that mode a packet takes a place of its whole length, whatever is in it.
             "-s",
-            "0",
+            "2048",
             "-B",
             "8192",
             "-Z",

@@ -19,6 +19,8 @@ pub struct PodSpec {
     pub grace_s: f64,
     /// From the deletion until the endpoint is taken out, seconds.
     pub lag_s: f64,
+    /// From the deletion until the kubelet has heard of it and acts, seconds.
+    pub kubelet_s: f64,
     /// The port that its endpoint has.
     pub port: u16,
     /// Whether SIGUSR1 says when the grace is over: whoever watches then decides the moment, and knows it.

@@ -51,6 +51,8 @@ struct Flow {
     early_bytes: usize,
     /// Bytes were skipped that the capture does not have.
     hole: bool,
+    /// Up to where the other side has acknowledged, be it captured or not.
+    acked: Option<u32>,
 }
 
 /// A request and what became of it.
@@ -211,6 +213,7 @@ impl Connection {
     }
 
     fn client_sent(&mut self, frame: u64, at: Micros, segment: &Segment<'_>, id: Option<&str>) {
+        self.server.acknowledged(segment);
         if segment.len > 0 {
             let mut new = Vec::new();
             let fresh = self.client.accept(segment, &mut new);
@@ -287,6 +290,7 @@ impl Connection {
     }
 
     fn server_sent(&mut self, frame: u64, at: Micros, segment: &Segment<'_>) {
+        self.client.acknowledged(segment);
         if segment.flags & ACK != 0
             && let Some(open) = &mut self.open
         {
@@ -366,7 +370,12 @@ impl Connection {
 
     fn answer_bytes(&mut self, at: Micros, len: u32, bytes: &[u8]) {
         let hole = self.server.hole;
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = &mut self.open else {
+            // To a request that the capture does not have.
+            self.answers += u32::from(bytes.starts_with(b"HTTP/1."));
+            self.last_answer = Some(at);
+            return;
+        };
         open.answered += u64::from(len);
         open.ended = at;
         let short = bytes.len() < len as usize;
@@ -475,23 +484,21 @@ impl Flow {
         } else {
             let bytes = segment.payload[..segment.payload.len().min(EARLY_BYTES)].to_vec();
             self.keep(segment.seq, segment.len, bytes);
-            if self.early.len() < EARLY {
-                return true;
-            }
-            // It never came: go on behind it.
-            self.hole = true;
-            if let Some((seq, _)) = self.early.first_key_value() {
-                self.next = Some(*seq);
-            }
         }
         while let Some(next) = self.next
             && let Some((seq, (len, bytes))) = self.early.pop_first()
         {
             self.early_bytes -= bytes.len();
             if !at_or_before(seq, next) {
-                self.keep(seq, len, bytes);
-                break;
+                // What is missing before it never comes: it has arrived without the capture, or it is waited for long enough.
+                if !self.has_arrived(seq) && self.early.len() + 1 < EARLY {
+                    self.keep(seq, len, bytes);
+                    break;
+                }
+                self.hole = true;
+                self.next = Some(seq);
             }
+            let next = self.next.unwrap_or(seq);
             let skip = next.wrapping_sub(seq);
             if skip < len {
                 out.push((next, len - skip, bytes.get(skip as usize..).unwrap_or(&[]).to_vec()));
@@ -503,6 +510,18 @@ impl Flow {
 }
 
 impl Flow {
+    /// Notes what the other side has of this one.
+    fn acknowledged(&mut self, segment: &Segment<'_>) {
+        if segment.flags & ACK != 0 && self.acked.is_none_or(|acked| at_or_before(acked, segment.ack)) {
+            self.acked = Some(segment.ack);
+        }
+    }
+
+    /// Whether everything before this byte has arrived.
+    fn has_arrived(&self, seq: u32) -> bool {
+        self.acked.is_some_and(|acked| at_or_before(seq, acked))
+    }
+
     /// Keeps what came too early.
     fn keep(&mut self, seq: u32, len: u32, bytes: Vec<u8>) {
         self.early_bytes += bytes.len();
@@ -588,5 +607,63 @@ impl Exchange {
             stream: format!("{} -> {}", side.client, side.server),
             server: self.server.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: &str = "10.88.0.1:56540";
+    const SERVER: &str = "10.88.2.11:8080";
+
+    fn play(segments: &[(bool, u8, u32, u32, &str)]) -> Vec<Exchange> {
+        let (client, server): (SocketAddr, SocketAddr) = (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
+        let mut connection = None::<Connection>;
+        for (frame, (from_client, flags, seq, ack, text)) in segments.iter().enumerate() {
+            let (from, to) = if *from_client { (client, server) } else { (server, client) };
+            let (seq, ack, flags, len) = (*seq, *ack, *flags, text.len() as u32);
+            let segment = Segment { from, to, seq, ack, flags, len, payload: text.as_bytes() };
+            let at = frame as Micros * 1000;
+            let connection = connection.get_or_insert_with(|| Connection::new(&segment, at));
+            connection.take(frame as u64 + 1, at, &segment, None);
+        }
+        let mut connection = connection.unwrap();
+        connection.finish();
+        connection.done
+    }
+
+    #[test]
+    fn a_request_after_one_that_the_capture_lost_is_seen() {
+        let (answer, second) =
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "GET /b HTTP/1.1\r\nX-Request-Id: b\r\n\r\n");
+        let end = 1 + answer.len() as u32;
+        let done = play(&[
+            (true, SYN, 0, 0, ""),
+            (false, SYN | ACK, 0, 1, ""),
+            (true, ACK, 1, 1, ""),
+            // The first request, 132 bytes, is not there; its answer acknowledges it.
+            (false, ACK, 1, 133, answer),
+            (false, FIN | ACK, end, 133, ""),
+            (true, ACK, 133, end + 1, second),
+            (false, RST, end + 1, 0, ""),
+        ]);
+        let seen: Vec<_> = done.iter().map(|one| (one.id.as_str(), one.signal, one.before)).collect();
+        assert_eq!(seen, [("b", Signal::ClosedIdle, 1)]);
+    }
+
+    #[test]
+    fn what_nobody_has_acknowledged_may_still_come() {
+        let (first, second) = ("GET /a HTTP/1.1\r\nX-Request", "-Id: a\r\n\r\n");
+        let cut = 1 + first.len() as u32;
+        let done = play(&[
+            (true, SYN, 0, 0, ""),
+            (false, SYN | ACK, 0, 1, ""),
+            (true, ACK, cut, 1, second),
+            (true, ACK, 1, 1, first),
+            (false, ACK, 1, cut + second.len() as u32, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        ]);
+        let seen: Vec<_> = done.iter().map(|one| (one.id.as_str(), one.signal)).collect();
+        assert_eq!(seen, [("a", Signal::Answered)]);
     }
 }

@@ -75,6 +75,8 @@ const FRONT: u16 = 8180;
 const GRACE: f64 = 30.0;
 const BLACKOUT: f64 = 10.0;
 const LAG: f64 = 3.0;
+/// From the deletion until the kubelet sends TERM, seconds, where routing is quicker than that. It is not of the story, and not scaled.
+const KUBELET: f64 = 0.5;
 const POLL: f64 = 5.0;
 /// Requests a second: 14 in 20 from Pages, 5 polls, 1 by git.
 const RATE: f64 = 100.0;
@@ -152,10 +154,12 @@ fn play(stage: &mut Stage) -> Result<(), Broken> {
 /// closes its listener at TERM, so where routing goes on for a while, as in the other drills here, new connections are refused: that is
 /// another cause, which `check` names too (prestop-missing). Both are drilled.
 fn own_fix(stage: &mut Stage) -> Result<(), Broken> {
-    let title = "the story's fix: exec form and exec, no endpoint from TERM on";
+    let title = "the story's fix: exec form and exec; the endpoint goes before TERM comes";
     let mut prompt = variant(stage, "fixed", title, &[Form::Exec])?;
     prompt.plan.lag = Duration::ZERO;
-    prompt.pods.iter_mut().for_each(|pod| pod.lag_s = 0.0);
+    for pod in &mut prompt.pods {
+        (pod.lag_s, pod.kubelet_s) = (0.0, KUBELET);
+    }
     let fixed = stage.drill(prompt)?;
     stage.expect_clean("the story's fix", &fixed, Some(stage.time(GRACE)));
 

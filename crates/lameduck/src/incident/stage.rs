@@ -172,6 +172,7 @@ impl Stage {
             folder: self.left(variant),
             grace_s: self.time(grace).as_secs_f64(),
             lag_s: self.time(lag).as_secs_f64(),
+            kubelet_s: 0.0,
             port,
             told_deadline: true,
             capture: false,

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"flag"
 	"io"
-	"math/rand"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -15,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +22,9 @@ var (
 	endpoints = flag.String("endpoints", "", "a folder with a file for each endpoint, its address in it")
 	clients   = flag.Int("clients", 24, "how many ask at the same time, each once a second")
 )
+
+// In turn, as IPVS does it by default: so each endpoint gets its share of a few connections too.
+var dials atomic.Int64
 
 func listed() []string {
 	var found []string
@@ -66,7 +69,7 @@ func main() {
 			if len(all) == 0 {
 				return nil, &net.OpError{Op: "dial", Net: network, Err: os.ErrNotExist}
 			}
-			return (&net.Dialer{}).DialContext(ctx, network, all[rand.Intn(len(all))])
+			return (&net.Dialer{}).DialContext(ctx, network, all[int(dials.Add(1))%len(all)])
 		},
 	}
 	client := &http.Client{Transport: transport, Timeout: 15 * time.Second}
