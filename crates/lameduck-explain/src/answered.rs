@@ -73,7 +73,7 @@ pub fn join(books: &mut Books, mut answers: Vec<Answer>) -> u64 {
         }
         joined += 1;
         // Whoever has answered a request had read it: the connection was no idle one.
-        if loss.signal == Signal::ClosedBeforeAnswer && loss.packets.is_none() {
+        if loss.signal.is_closed_before_answer() && loss.packets.is_none() {
             loss.signal = Signal::CutMidAnswer;
             loss.detail = detail;
         }

@@ -1,20 +1,16 @@
 //! From what was seen of a loss, and what its server was at that moment, to its cause: the attribution matrix. A time that fits is never
 //! enough: the server has to be the one that the request went to.
 
+mod closed;
+
 use lameduck_core::Cause;
 use serde::Serialize;
 
-use crate::books::{Books, Loss, Packets};
+use crate::books::{Backend, Books, Loss, ROUNDING};
 use crate::record::{Place, Signal};
 use crate::time::{Micros, SECOND};
 use crate::world::{Life, State, World};
 
-/// A close this soon after the request began met it on its way: nothing had been worked on.
-const QUICK: Micros = 100_000;
-/// Logs round begin and end to milliseconds.
-const ROUNDING: Micros = 2_000;
-/// The slack of the law, in microseconds.
-const SLACK: Micros = lameduck_core::judge::SLACK.as_micros() as Micros;
 /// How near a server's other answers must be to show that it lived.
 const NEAR: Micros = 3 * SECOND;
 
@@ -71,6 +67,8 @@ struct Around {
     served_on: bool,
     /// Its app, and not a neighbour's, said that it stops.
     said_stop: bool,
+    /// Each of its answers closed its connection: what is sent to it comes on new ones.
+    new_connections: bool,
 }
 
 /// Moments at which each server refused a connection, for those who ask about its neighbours.
@@ -133,7 +131,9 @@ fn around(loss: &Loss, books: &Books, refusals: &Refusals, stop: Option<Micros>)
     let accepted =
         begun.is_some_and(|(took, begun)| (at.saturating_sub(took).saturating_add(ROUNDING)..=at).contains(&begun));
     let silent = refusals.silent(loss.backend, at);
-    Around { accepted, lived: before && after && !refused, refused, new, served_on, silent, said_stop: false }
+    let new_connections = backend.is_some_and(Backend::keeps_none);
+    let (accepted, lived) = (accepted || loss.overtaken, before && after && !refused);
+    Around { accepted, lived, refused, new, served_on, silent, said_stop: false, new_connections }
 }
 
 /// Gives a loss its cause.
@@ -153,7 +153,9 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
         Signal::Refused | Signal::ConnectFailed => refused(loss, state, life, around),
         Signal::Unroutable => proven(Cause::GoneAddress, "no way to the address: it no longer exists"),
         Signal::ConnectTimeout | Signal::Silent => silent(state),
-        Signal::ClosedBeforeAnswer => closed(loss, state, life, around),
+        Signal::ClosedBeforeAnswer | Signal::FinBeforeAnswer | Signal::ResetBeforeAnswer => {
+            closed::closed(loss, state, life, around)
+        }
         Signal::CutMidAnswer => cut(state, life, around),
         Signal::Timeout => match state {
             State::Stopped(_) => likely(Cause::GoneAddress, "no answer from a pod that had ended"),
@@ -277,83 +279,6 @@ fn silent(state: State) -> Verdict {
     }
 }
 
-/// A RST that a capture shows, with the request arrived: whether the process had read it does not follow from it alone. The limits are
-/// those of `lameduck_core::judge`.
-fn reset(packets: &Packets, state: State) -> Verdict {
-    let after = packets.crossed.map_or(0, |crossed| -crossed);
-    match (packets.before, state) {
-        (0, State::Terminating(_) | State::Stopped(_)) => likely(
-            Cause::RefusedWhileRouted,
-            "RST on a new connection while stopping: it was in the backlog, not accepted",
-        ),
-        (0, _) => open("RST on a new connection; missing: whether the process had read the request (its log)"),
-        (_, _) if after <= SLACK => {
-            likely(Cause::IdleCloseRace, "RST on a connection idle since its last answer, as the request arrived")
-        }
-        (_, _) => open("RST long after the request was sent; missing: whether the process had read it (its log)"),
-    }
-}
-
-fn closed(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Verdict {
-    if let Some(packets) = loss.packets.as_deref().filter(|_| !matches!(state, State::Killed | State::Crashed)) {
-        return reset(packets, state);
-    }
-    let elapsed = loss.server_took.or(loss.took);
-    let quick = elapsed.map(|elapsed| elapsed <= QUICK);
-    match (state, quick) {
-        (State::Killed, _) => killed(life, around),
-        (State::Crashed, _) => likely(Cause::CrashRestart, "closed as the process, or its worker, ended by itself"),
-        (State::Terminating(_) | State::Stopped(_), Some(_)) if around.accepted => likely(
-            Cause::CutMidResponse,
-            "closed by a pod that was stopping, and that had answered a request which came after this one",
-        ),
-        (State::Terminating(_) | State::Stopped(_), Some(true)) if at_its_end(loss, life) => open(
-            "closed at once, as the pod stopped or its process ended: an idle connection, or a request just begun; missing: a capture, or the server's log",
-        ),
-        (State::Terminating(_) | State::Stopped(_), Some(true)) => likely(
-            Cause::IdleCloseRace,
-            "closed at once by a pod that was stopping: an idle connection, closed at the stop",
-        ),
-        (State::Terminating(_) | State::Stopped(_), Some(false)) if began_before_the_stop(loss, life) => {
-            likely(Cause::CutMidResponse, "closed by a pod that was stopping, after it had had the request for a while")
-        }
-        (State::Terminating(_) | State::Stopped(_), Some(false)) => open(
-            "closed by a pod that was stopping, after a while; missing: whether it had still accepted the connection (its log, or a capture)",
-        ),
-        (State::Terminating(_) | State::Stopped(_), None) => {
-            open("closed by a pod that was stopping; missing: how long the request had been with it")
-        }
-        (State::Alive, Some(true)) if !around.refused => {
-            likely(Cause::IdleCloseRace, "closed at once by a pod that lived on: its idle timeout met the request")
-        }
-        (State::Alive, Some(false)) if !around.refused => {
-            likely(Cause::CutMidResponse, "given up by a pod that lived on, after it had had the request for a while")
-        }
-        (State::Unknown | State::Starting, Some(true)) if around.lived => {
-            likely(Cause::IdleCloseRace, "closed at once by a server that answered others just before and just after")
-        }
-        (_, _) if around.refused => open(
-            "closed, and connecting refused right after: the process ended; missing: whether it was told to (kubectl get events,pods -o json)",
-        ),
-        (State::Alive | State::Unknown | State::Starting, _) => {
-            open("closed before an answer: an idle close or an end; missing: the server's state then, or a capture")
-        }
-    }
-}
-
-/// Whether it ended as its pod began to stop, or as the process ended: to the second that both are known to.
-fn at_its_end(loss: &Loss, life: Option<&Life>) -> bool {
-    let (stop, end) = (life.and_then(|life| life.stop), life.and_then(Life::end));
-    stop.is_some_and(|stop| (stop..stop + SECOND).contains(&loss.end))
-        || end.is_some_and(|end| (end - SECOND..=end + 2 * SECOND).contains(&loss.end))
-}
-
-/// Whether it was sent before the pod was told to stop, when it accepted what came.
-fn began_before_the_stop(loss: &Loss, life: Option<&Life>) -> bool {
-    let stop = life.and_then(|life| life.stop.or(life.app_stop));
-    stop.zip(loss.took).is_some_and(|(stop, took)| loss.end.saturating_sub(took) < stop)
-}
-
 fn cut(state: State, life: Option<&Life>, around: Around) -> Verdict {
     match state {
         State::Killed => killed(life, around),
@@ -419,6 +344,12 @@ mod tests {
 
     /// One loss at `T` at a pod that lives as told.
     fn check(signal: Signal, took_ms: i64, events: &[(i64, EventKind)], expect: Cause) {
+        after(&[], signal, took_ms, events, expect);
+    }
+
+    /// The same, where the pod had answered some: each with its begin and end, in milliseconds from `T`, and whether its answer closed
+    /// the connection.
+    fn after(answers: &[(i64, i64, bool)], signal: Signal, took_ms: i64, events: &[(i64, EventKind)], expect: Cause) {
         let mut books = Books::default();
         let facts = PodFacts {
             name: POD.into(),
@@ -433,13 +364,18 @@ mod tests {
                 Event { at: T + seconds * SECOND, kind: *kind, subject: format!("Pod/{POD}"), words: String::new() };
             books.enter(Place::default(), 0, Line::Events(vec![event]));
         }
+        for (begun, ended, closes) in answers {
+            let (end, took) = (Some(T + ended * 1000), Some((ended - begun) * 1000));
+            let hop = Hop { status: 200, end, took, backend: b"10.8.1.7:80", closes: *closes, ..Hop::EMPTY };
+            books.enter(Place::default(), 0, Line::Hop(hop));
+        }
         let took = Some(took_ms * 1000);
         let hop = Hop { signal, status: 502, end: Some(T), took, backend: b"10.8.1.7:80", ..Hop::EMPTY };
         books.enter(Place::default(), 0, Line::Hop(hop));
         books.close();
         let world = World::build(&books, &[]);
         let (verdict, _) = verdict(&books.losses[0], &books, &world, &Refusals::of(&books));
-        assert_eq!(verdict.cause, expect, "{signal:?} {took_ms} ms {events:?}: {}", verdict.grounds);
+        assert_eq!(verdict.cause, expect, "{signal:?} {took_ms} ms {events:?} {answers:?}: {}", verdict.grounds);
     }
 
     #[test]
@@ -482,6 +418,55 @@ mod tests {
         check(T + 4 * SECOND, Some(T), T + 4 * SECOND + 17_000, Cause::CrashRestart);
         check(T + 4 * SECOND, None, T + 4 * SECOND + 17_000, Cause::NotReadyYet);
         check(T + 4 * SECOND, Some(T), T + 5 * SECOND, Cause::Unknown);
+    }
+
+    #[test]
+    fn how_it_was_closed_and_on_what_connection() {
+        use EventKind::{Crashed, Ended, GraceExceeded, Stopping};
+        use Signal::{ClosedBeforeAnswer, FinBeforeAnswer, ResetBeforeAnswer};
+        let [new, kept] = [[(-90_000, -89_990, true)], [(-90_000, -89_990, false)]];
+        let mixed = [(-91_000, -90_990, true), (-90_000, -89_990, false)];
+        let stop: &[(i64, EventKind)] = &[(0, Stopping), (0, Ended)];
+        // A FIN leaves nothing unread, a RST was the backlog's end; but only where no connection is kept.
+        after(&new, FinBeforeAnswer, 4, stop, Cause::CutMidResponse);
+        after(&new, ResetBeforeAnswer, 4, stop, Cause::RefusedWhileRouted);
+        after(&new, ClosedBeforeAnswer, 4, stop, Cause::Unknown);
+        for answers in [&kept[..], &mixed, &[]] {
+            for signal in [FinBeforeAnswer, ResetBeforeAnswer, ClosedBeforeAnswer] {
+                after(answers, signal, 4, stop, Cause::Unknown);
+            }
+        }
+        // Whether it was told to stop decides as before.
+        after(&new, ResetBeforeAnswer, 4, &[(0, Crashed)], Cause::CrashRestart);
+        after(&new, ResetBeforeAnswer, 4, &[(-30, Stopping), (0, GraceExceeded)], Cause::Unknown);
+        after(&new, FinBeforeAnswer, 4, &[(-30, Stopping), (0, GraceExceeded)], Cause::KilledAtDeadline);
+        after(&new, ResetBeforeAnswer, 4, &[], Cause::Unknown);
+        after(&new, ClosedBeforeAnswer, 4, &[], Cause::Unknown);
+        after(&kept, ResetBeforeAnswer, 4, &[], Cause::IdleCloseRace);
+        after(&kept, ResetBeforeAnswer, 4, &[(-5, Stopping)], Cause::IdleCloseRace);
+        after(&new, ClosedBeforeAnswer, 4, &[(-5, Stopping)], Cause::Unknown);
+        // After a while nothing crosses any more: read where nothing is unread, and where something is, who knows.
+        after(&kept, FinBeforeAnswer, 4000, stop, Cause::CutMidResponse);
+        after(&kept, ResetBeforeAnswer, 4000, stop, Cause::Unknown);
+        after(&kept, ResetBeforeAnswer, 4000, &[], Cause::Unknown);
+        after(&kept, ResetBeforeAnswer, 4000, &[(-3, Stopping)], Cause::Unknown);
+    }
+
+    #[test]
+    fn a_request_that_others_overtook_had_been_accepted() {
+        use EventKind::{Ended, Stopping};
+        use Signal::{ClosedBeforeAnswer, ResetBeforeAnswer};
+        let stop: &[(i64, EventKind)] = &[(0, Stopping), (0, Ended)];
+        after(&[(-60, -50, false)], ClosedBeforeAnswer, 90, stop, Cause::CutMidResponse);
+        // It was started again under the same address, and answers: the last request that it answered came long after.
+        let again = (300, 310, false);
+        after(&[(-60, -50, false), again], ClosedBeforeAnswer, 90, stop, Cause::CutMidResponse);
+        // The other came before it, or at the same moment, or was still under way: nothing follows.
+        after(&[(-100, -50, false)], ClosedBeforeAnswer, 90, stop, Cause::Unknown);
+        after(&[(-89, -50, false)], ClosedBeforeAnswer, 90, stop, Cause::Unknown);
+        after(&[(-100, -50, false), again], ClosedBeforeAnswer, 90, stop, Cause::Unknown);
+        // Unread though it was accepted: these contradict each other.
+        after(&[(-60, -50, true)], ResetBeforeAnswer, 90, stop, Cause::Unknown);
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn alone(remark: &Remark, format: u8) -> Loss {
         client_key: remark.client_key,
         attempts: 1,
         same_pod: false,
+        overtaken: false,
         weight: 1,
         also: Vec::new(),
         packets: None,
@@ -290,7 +291,7 @@ mod tests {
         books.close();
         join(&mut books);
         let seen: Vec<_> = books.losses.iter().map(|loss| (loss.signal, loss.also.len())).collect();
-        assert_eq!(seen, [(Signal::ClosedBeforeAnswer, 1)]);
+        assert_eq!(seen, [(Signal::FinBeforeAnswer, 1)]);
     }
 
     #[test]

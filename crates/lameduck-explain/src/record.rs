@@ -29,8 +29,13 @@ pub enum Signal {
     ConnectTimeout,
     /// Connecting failed; the hop does not say how.
     ConnectFailed,
-    /// The connection was closed, or reset, before a byte of the answer.
+    /// The connection was closed, or reset, before a byte of the answer; the log does not tell which.
     ClosedBeforeAnswer,
+    /// It was closed by FIN before a byte of the answer: a process that closes with something unread sends RST instead
+    /// (RFC 1122, section 4.2.2.13), so whatever had arrived had been read.
+    FinBeforeAnswer,
+    /// It was reset before a byte of the answer, without a FIN before: what had been sent was not read, or the process aborted.
+    ResetBeforeAnswer,
     /// It was closed with a part of the answer sent.
     CutMidAnswer,
     /// No answer in the hop's time.
@@ -55,7 +60,7 @@ pub enum Signal {
 
 impl Signal {
     /// Every signal.
-    pub const ALL: [Signal; 17] = [
+    pub const ALL: [Signal; 19] = [
         Signal::Answered,
         Signal::AppError,
         Signal::Refused,
@@ -63,6 +68,8 @@ impl Signal {
         Signal::ConnectTimeout,
         Signal::ConnectFailed,
         Signal::ClosedBeforeAnswer,
+        Signal::FinBeforeAnswer,
+        Signal::ResetBeforeAnswer,
         Signal::CutMidAnswer,
         Signal::Timeout,
         Signal::NoServer,
@@ -74,6 +81,11 @@ impl Signal {
         Signal::ClosedUnanswered,
         Signal::Silent,
     ];
+
+    /// Whether the connection ended before a byte of the answer, however much the log tells of how.
+    pub const fn is_closed_before_answer(self) -> bool {
+        matches!(self, Signal::ClosedBeforeAnswer | Signal::FinBeforeAnswer | Signal::ResetBeforeAnswer)
+    }
 
     /// Whether the request is lost: the server's side failed it.
     pub const fn is_loss(self) -> bool {
@@ -88,7 +100,8 @@ impl Signal {
             Signal::AppError => 2,
             Signal::ConnectFailed | Signal::NoServer => 3,
             Signal::Timeout | Signal::Overload => 4,
-            Signal::ClosedBeforeAnswer => 5,
+            // Of several attempts the last counts, however each was closed.
+            Signal::ClosedBeforeAnswer | Signal::FinBeforeAnswer | Signal::ResetBeforeAnswer => 5,
             Signal::Refused | Signal::Unroutable | Signal::ConnectTimeout => 6,
             Signal::CutMidAnswer => 7,
             Signal::ClosedIdle | Signal::ClosedUnanswered | Signal::Silent => 8,
@@ -105,6 +118,8 @@ impl Signal {
             Signal::ConnectTimeout => "connect timed out",
             Signal::ConnectFailed => "connect failed",
             Signal::ClosedBeforeAnswer => "closed before any answer",
+            Signal::FinBeforeAnswer => "closed before any answer, with nothing unread",
+            Signal::ResetBeforeAnswer => "reset before any answer",
             Signal::CutMidAnswer => "cut in the answer",
             Signal::Timeout => "no answer in time",
             Signal::NoServer => "no server to send it to",
@@ -150,6 +165,8 @@ pub struct Hop<'a> {
     pub attempts: u16,
     /// Whether hop and server share a pod.
     pub same_pod: bool,
+    /// Whether the server's answer said that the connection is closed after it (`Connection: close`).
+    pub closes: bool,
 }
 
 impl Hop<'_> {
@@ -169,6 +186,7 @@ impl Hop<'_> {
         detail: b"",
         attempts: 1,
         same_pod: false,
+        closes: false,
     };
 }
 

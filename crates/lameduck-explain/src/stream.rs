@@ -108,6 +108,7 @@ impl Reader {
     fn block(&mut self, reading: &Reading, block: &Block) {
         let bytes = &block.bytes[..block.len];
         let mut place = Place { input: block.input, line: block.first_line };
+        self.books.turn_page();
         let mut from = 0;
         for end in memchr::memchr_iter(b'\n', bytes).chain((!bytes.ends_with(b"\n")).then_some(bytes.len())) {
             self.line(reading, place, block.own, &bytes[from..end]);

@@ -62,7 +62,8 @@ pub const ALL: [Proxy; 5] = [
 /// nginx's format, as docs/explain.md recommends it.
 const NGINX_JSON: &str = r#"'{"msec":"$msec","remote_addr":"$remote_addr","request":"$request","status":"$status","request_time":"$request_time",'
     '"upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_connect_time":"$upstream_connect_time",'
-    '"upstream_response_time":"$upstream_response_time","upstream_response_length":"$upstream_response_length","request_id":"$http_x_request_id"}'"#;
+    '"upstream_response_time":"$upstream_response_time","upstream_response_length":"$upstream_response_length",'
+    '"upstream_http_connection":"$upstream_http_connection","request_id":"$http_x_request_id"}'"#;
 /// HAProxy's own `option httplog`, and the server's address behind it.
 const HAPROXY_MORE: &str = r#"log-format "%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc %ac/%fc/%bc/%sc/%rc %sq/%bq %hr %hs %{+Q}r %si:%sp""#;
 

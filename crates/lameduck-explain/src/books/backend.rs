@@ -14,6 +14,37 @@ pub struct Backend {
     pub last_begun: Option<Micros>,
     /// Hours, each with the seconds in which it answered.
     pub answered: Vec<(i64, Box<[u64; 57]>)>,
+    /// Whether one of its answers said that the connection is closed after it.
+    pub closes: bool,
+    /// Whether one of them did not say so.
+    pub keeps: bool,
+    /// Its last answers.
+    pub(super) recent: Recent,
+}
+
+/// The last answers of a server in the part of a log that is being read: when each began and ended. Parts are read side by side and
+/// in any order, so that each begins anew: what is found does not depend on who reads which.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Recent {
+    page: u64,
+    next: u8,
+    spans: [(Micros, Micros); 4],
+}
+
+impl Recent {
+    /// An answer.
+    pub(super) fn add(&mut self, page: u64, begun: Micros, end: Micros) {
+        if self.page != page {
+            *self = Recent { page, ..Recent::default() };
+        }
+        self.spans[usize::from(self.next)] = (begun, end);
+        self.next = (self.next + 1) % self.spans.len() as u8;
+    }
+
+    /// Whether one of them began after `begun` and had ended by `end`.
+    pub(super) fn within(&self, page: u64, begun: Micros, end: Micros) -> bool {
+        self.page == page && self.spans.iter().any(|(from, to)| *from > begun && *to <= end)
+    }
 }
 
 impl Backend {
@@ -22,6 +53,12 @@ impl Backend {
         let (hour, bits) = self.answered.iter().max_by_key(|(hour, _)| *hour)?;
         let word = bits.iter().rposition(|word| *word != 0)?;
         Some(hour * 3600 + word as i64 * 64 + 63 - i64::from(bits[word].leading_zeros()))
+    }
+
+    /// Whether each of its answers said that the connection is closed after it: then whoever sends to it keeps no connection, and
+    /// every request comes on a new one (RFC 9112, section 9.6).
+    pub const fn keeps_none(&self) -> bool {
+        self.closes && !self.keeps
     }
 
     /// Whether it answered in any second from `from` to `to`.

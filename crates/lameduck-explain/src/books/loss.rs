@@ -58,6 +58,8 @@ pub struct Loss {
     pub attempts: u16,
     /// Whether hop and server share a pod.
     pub same_pod: bool,
+    /// Whether the same server had, by then, answered a request that began after this one.
+    pub overtaken: bool,
     /// How many requests it stands for.
     pub weight: u64,
     /// Other places that tell of it.

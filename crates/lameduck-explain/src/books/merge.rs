@@ -20,6 +20,8 @@ impl Books {
             let book = self.backends.entry(of(backend)).or_default();
             book.requests += theirs.requests;
             book.last_begun = book.last_begun.max(theirs.last_begun);
+            book.closes |= theirs.closes;
+            book.keeps |= theirs.keeps;
             for (hour, bits) in theirs.answered {
                 match book.answered.iter_mut().find(|(known, _)| *known == hour) {
                     Some((_, ours)) => ours.iter_mut().zip(bits.iter()).for_each(|(ours, theirs)| *ours |= theirs),

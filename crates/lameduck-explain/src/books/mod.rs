@@ -44,6 +44,8 @@ impl Default for Room {
 
 /// Hours in which a server is known to have answered, over all servers.
 const HOURS: usize = 60_000;
+/// Logs round begin and end to milliseconds.
+pub const ROUNDING: Micros = 2_000;
 /// Minutes with their sums.
 const MINUTES: usize = 400_000;
 /// The longest text kept of an event or of a pod.
@@ -119,6 +121,8 @@ pub struct Books {
     room: Room,
     hours: usize,
     minute: Option<((u8, i64), Minute)>,
+    /// Counts the parts of logs, each of which is read by one reader from its beginning to its end.
+    page: u64,
 }
 
 /// At most [`WORDS`] bytes of it: whoever writes an event's message may write any amount.
@@ -154,6 +158,11 @@ impl Books {
             book.formats = vec![0; FORMATS.len() + 2];
         }
         book
+    }
+
+    /// Another part of a log begins, which may be read by anybody.
+    pub fn turn_page(&mut self) {
+        self.page += 1;
     }
 
     /// Enters a line that a format has read.
@@ -214,7 +223,7 @@ impl Books {
         let backend = self.symbols.of(hop.backend);
         if backend > OTHERS {
             let answered = matches!(hop.signal, Signal::Answered | Signal::AppError);
-            self.see_backend(backend, end, answered, hop.took);
+            self.see_backend(backend, end, answered, hop);
         }
         match hop.signal {
             Signal::Answered => self.masked += u64::from(hop.attempts > 1),
@@ -226,6 +235,8 @@ impl Books {
             | Signal::ConnectTimeout
             | Signal::ConnectFailed
             | Signal::ClosedBeforeAnswer
+            | Signal::FinBeforeAnswer
+            | Signal::ResetBeforeAnswer
             | Signal::CutMidAnswer
             | Signal::Timeout
             | Signal::NoServer
@@ -267,14 +278,18 @@ impl Books {
         minute.lost += sums.lost;
     }
 
-    fn see_backend(&mut self, backend: Symbol, end: Micros, answered: bool, took: Option<Micros>) {
+    fn see_backend(&mut self, backend: Symbol, end: Micros, answered: bool, hop: &Hop<'_>) {
         let book = self.backends.entry(backend).or_default();
         book.requests += 1;
         if !answered {
             return;
         }
-        if let Some(took) = took {
-            book.last_begun = book.last_begun.max(Some(end.saturating_sub(took)));
+        book.closes |= hop.closes;
+        book.keeps |= !hop.closes;
+        if let Some(took) = hop.took {
+            let begun = end.saturating_sub(took);
+            book.last_begun = book.last_begun.max(Some(begun));
+            book.recent.add(self.page, begun, end);
         }
         let second = end.div_euclid(SECOND);
         let (hour, of_hour) = (second.div_euclid(3600), second.rem_euclid(3600) as usize);
@@ -291,6 +306,12 @@ impl Books {
     }
 
     fn loss(&mut self, place: Place, format: u8, hop: &Hop<'_>, backend: Symbol) -> Loss {
+        let overtaken = match (self.backends.get(&backend), hop.end, hop.took) {
+            (Some(book), Some(end), Some(took)) => {
+                book.recent.within(self.page, end.saturating_sub(took).saturating_add(ROUNDING), end)
+            }
+            (_, _, _) => false,
+        };
         Loss {
             place,
             format,
@@ -308,6 +329,7 @@ impl Books {
             client_key: key(&[host(hop.client)]),
             attempts: hop.attempts,
             same_pod: hop.same_pod,
+            overtaken,
             weight: 1,
             also: Vec::new(),
             packets: None,

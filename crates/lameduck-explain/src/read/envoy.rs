@@ -93,6 +93,7 @@ pub fn interpret<'a>(fields: &Fields<'a>, context: Context) -> Option<Hop<'a>> {
         detail: if detail.is_empty() { flags } else { detail },
         attempts: if has(flags, "URX") { 2 } else { 1 },
         same_pod: service.starts_with(b"inbound|"),
+        closes: false,
     })
 }
 

@@ -23,6 +23,8 @@ pub enum Field {
     Upstream,
     /// Bytes of the server's answer.
     UpstreamBytes,
+    /// The server's `Connection` header.
+    UpstreamConnection,
     /// The service.
     Service,
     /// Method, target and protocol together.
@@ -81,6 +83,7 @@ impl Field {
             "upstream_response_time" => Field::ServerTook,
             "upstream_connect_time" => Field::ConnectTook,
             "upstream_status" => Field::UpstreamStatus,
+            "upstream_http_connection" => Field::UpstreamConnection,
             "req_id" | "request_id" | "http_x_request_id" => Field::Id,
             _ => return None,
         })

@@ -271,7 +271,7 @@ mod tests {
         check("traefik", Signal::Failed);
         check("traefik-text", Signal::Failed);
         check("nginx", Signal::Failed);
-        check("nginx-error", Signal::ClosedBeforeAnswer);
+        check("nginx-error", Signal::FinBeforeAnswer);
         check("haproxy", Signal::ClosedBeforeAnswer);
         check("envoy", Signal::ClosedBeforeAnswer);
         check("envoy-json", Signal::Refused);
@@ -383,6 +383,15 @@ mod tests {
         check(
             "nginx-error",
             &error("recv() failed (104: Connection reset by peer) while reading response header from upstream"),
+            Signal::ResetBeforeAnswer,
+        );
+        // A part of its body may have been unread; a FastCGI server leaves nginx's own messages unread; nothing was read yet.
+        let reset = error("recv() failed (104: Connection reset by peer) while reading response header from upstream");
+        check("nginx-error", &reset.replace("\"GET", "\"POST"), Signal::ClosedBeforeAnswer);
+        check("nginx-error", &reset.replace("http:", "fastcgi:"), Signal::ClosedBeforeAnswer);
+        check(
+            "nginx-error",
+            &error("writev() failed (104: Connection reset by peer) while sending request to upstream"),
             Signal::ClosedBeforeAnswer,
         );
         check("nginx-error", &error("no live upstreams while connecting to upstream"), Signal::NoServer);

@@ -98,6 +98,7 @@ pub fn interpret<'a>(fields: &Fields<'a>, context: Context, ingress: bool) -> Op
         detail,
         attempts,
         same_pod: backend.starts_with(b"unix:"),
+        closes: fields.get(Field::UpstreamConnection).eq_ignore_ascii_case(b"close"),
     })
 }
 

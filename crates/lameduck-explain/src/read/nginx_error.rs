@@ -29,13 +29,29 @@ fn signal(message: &[u8]) -> Option<Signal> {
             Signal::ConnectFailed
         }
     } else if has(message, "upstream prematurely closed connection") || any(message, &["(104:", "(32:"]) {
-        if body { Signal::CutMidAnswer } else { Signal::ClosedBeforeAnswer }
+        if body { Signal::CutMidAnswer } else { closed(message) }
     } else if any(message, &["upstream sent too big header", "upstream sent invalid", "upstream sent no valid"]) {
         Signal::AppError
     } else {
         return None;
     };
     has(message, "upstream").then_some(signal).or((signal == Signal::NoServer).then_some(signal))
+}
+
+/// How the connection was closed: nginx says "prematurely closed" where it read FIN, and 104 (`ECONNRESET`) where RST came without one
+/// (`ngx_http_upstream_process_header`, `ngx_unix_recv`). Of a FastCGI or uWSGI server neither is told apart: its own messages may
+/// lie unread; nor is RST to a request with a body, of which a part may lie unread while the request is worked on.
+fn closed(message: &[u8]) -> Signal {
+    let header = has(message, "while reading response header from upstream");
+    if !header || !part(message, "upstream").starts_with(b"http://") {
+        return Signal::ClosedBeforeAnswer;
+    }
+    if has(message, "upstream prematurely closed connection") {
+        return Signal::FinBeforeAnswer;
+    }
+    let (method, _) = split_request(part(message, "request"));
+    let bodyless = matches!(method, b"GET" | b"HEAD" | b"OPTIONS");
+    if has(message, "(104:") && bodyless { Signal::ResetBeforeAnswer } else { Signal::ClosedBeforeAnswer }
 }
 
 /// What stands behind `, name: `, without quotes.

@@ -1,6 +1,8 @@
 //! Labelled truth: real servers ended by `lameduck drill`, behind its own balancer and behind real proxies. The drill knows the cause of each
 //! loss, because it saw both sides; explain gets what the balancer, the proxy or a capture left, and of the replicas' lives only what a cluster
 //! records, to the second. `cargo xtask truth record` makes the fixtures of logs anew.
+//!
+//! The bar is held in two readings: each loss once, by the best of the logs that tell of it, and each loss in each log by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -201,12 +203,17 @@ fn every_cause_every_server_every_log() {
     }
     let tables = tables(&totals);
     let Totals { all, distinct, named, unlabelled, .. } = totals;
+    let share = all.right as f64 * 100.0 / all.losses() as f64;
     let sum = format!(
-        "{distinct} losses, told of {} times; {named} are named rightly by at least one of the logs that tell of them. Of {unlabelled} more the drill does not know the cause.",
-        all.losses()
+        "{distinct} losses, told of {} times; {named} are named rightly by at least one of the logs that tell of them. Counted log by log, each format by itself, {} of the {} are right, {share:.2} %, and the others `unknown`. Of {unlabelled} more the drill does not know the cause.",
+        all.losses(),
+        all.right,
+        all.losses(),
     );
     assert!(totals.complaints.is_empty(), "{tables}{sum}\n{all:?}\n{}", totals.complaints.join("\n"));
-    assert!(named * 100 >= 99 * distinct && all.wrong == 0 && distinct >= 2000, "{tables}{sum}\n{all:?}");
+    assert!(all.wrong == 0 && distinct >= 2000, "{tables}{sum}\n{all:?}");
+    assert!(named * 100 >= 99 * distinct, "each loss once, by its best log:\n{tables}{sum}\n{all:?}");
+    assert!(all.right * 100 >= 99 * all.losses(), "each log by itself:\n{tables}{sum}\n{all:?}");
     let missing: Vec<&str> = CAUSES.into_iter().filter(|cause| !totals.by_cause.contains_key(*cause)).collect();
     assert!(missing.is_empty(), "no loss of {missing:?}\n{tables}");
     let missing: Vec<&str> = SERVERS.into_iter().filter(|server| !totals.by_server.contains_key(*server)).collect();
