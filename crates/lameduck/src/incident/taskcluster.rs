@@ -74,7 +74,7 @@ const NODE_IDLE: f64 = 6.0;
 const RTT: Duration = Duration::from_millis(20);
 /// Pods of each.
 const PODS: usize = 3;
-/// Requests a second to all. A service answers after 150 ms, so three are in flight in each pod at any moment.
+/// Requests a second to all. A service answers after 300 ms, so six are in flight in each pod at any moment.
 const RATE: f64 = 60.0;
 
 /// One hop of the story, drilled.

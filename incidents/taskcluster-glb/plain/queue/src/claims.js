@@ -13,7 +13,7 @@ function handle(request, response) {
     setTimeout(() => {
       response.setHeader('Content-Type', 'application/json');
       response.end('{"tasks":[]}\n');
-    }, 150);
+    }, 300);
   });
 }
 
