@@ -83,9 +83,9 @@ fn play(kubectl: &Kubectl, cured: bool) -> anyhow::Result<DrillResult> {
         ready_path: "/-/liveness".into(),
         ..Plan::default()
     };
-    let begun = kubectl.apply(&manifest(&name, cured)).and_then(|()| {
-        kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=90s"]).map(|_| ())
-    });
+    let begun = kubectl
+        .apply(&manifest(&name, cured))
+        .and_then(|()| kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=90s"]).map(|_| ()));
     let played = begun.and_then(|()| under_load(kubectl, &plan, &name));
     drill::end(kubectl, &name)?;
     let (result, statuses) = played.with_context(|| name.clone())?;
@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn the_cure_is_around_the_containers_own_command() {
-        let containers = |cured: bool| manifest("x", cured)["items"][0]["spec"]["template"]["spec"]["containers"].clone();
+        let containers =
+            |cured: bool| manifest("x", cured)["items"][0]["spec"]["template"]["spec"]["containers"].clone();
         let words = |container: &Value| {
             let words = container["command"].as_array().unwrap().iter().filter_map(Value::as_str);
             words.collect::<Vec<_>>().join(" ")

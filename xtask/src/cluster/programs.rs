@@ -45,10 +45,8 @@ const HELM: Module = Module {
 };
 
 /// What the tests of `cargo xtask test` need: the variable that tells them the folder, and the programs in it.
-const FOR_TESTS: [(&str, &Module, &[&str]); 2] = [
-    ("LAMEDUCK_KUBERNETES", &KUBERNETES, &["etcd", "kube-apiserver", "kubectl"]),
-    ("LAMEDUCK_HELM", &HELM, &["helm"]),
-];
+const FOR_TESTS: [(&str, &Module, &[&str]); 2] =
+    [("LAMEDUCK_KUBERNETES", &KUBERNETES, &["etcd", "kube-apiserver", "kubectl"]), ("LAMEDUCK_HELM", &HELM, &["helm"])];
 
 /// No program takes longer to build, on any machine that one would wait for.
 const BUILD_TAKES: Duration = Duration::from_mins(30);

@@ -120,7 +120,8 @@ impl Connection {
                 continue;
             };
             let size = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let size = usize::from_str_radix(&size, 16).map_err(|_| io::Error::other(format!("a chunk of {size:?}")))?;
+            let size =
+                usize::from_str_radix(&size, 16).map_err(|_| io::Error::other(format!("a chunk of {size:?}")))?;
             let (chunk, rest) = self.exactly(bytes.split_off(end + 2), size + 2)?;
             if size == 0 {
                 return Ok(body);

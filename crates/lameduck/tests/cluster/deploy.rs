@@ -85,7 +85,8 @@ fn the_chart_makes_the_plain_manifests() {
     }
     assert!(plain.len() >= 10, "{:?}", plain.keys());
     // Everything that can be set is taken, too.
-    let all = "defaults.log-format=json,registries={ghcr.io},noRegistry=true,enforce=error,replicas=3,image.tag=2,grace=90";
+    let all =
+        "defaults.log-format=json,registries={ghcr.io},noRegistry=true,enforce=error,replicas=3,image.tag=2,grace=90";
     let all = format!("{all},failurePolicy=Fail,objectSelector.matchLabels.a=b,imagePullSecrets[0].name=pull");
     taken(&self::chart(NAME, &["--set", &all]).unwrap());
     // And this is how one that is wrong is told.

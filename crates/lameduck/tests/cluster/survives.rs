@@ -107,7 +107,9 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
 
 #[test]
 fn a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most() {
-    let Some(programs) = programs("a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most") else { return };
+    let Some(programs) = programs("a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most") else {
+        return;
+    };
     let cluster = Cluster::start(programs);
     let listen = free();
     cluster.deploy(listen);
@@ -121,7 +123,9 @@ fn a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most() {
     let made = load.made.lock().unwrap();
     let times: Vec<Duration> = made.iter().map(|made| made.took).collect();
     let [median, most, longest] = [50, 99, 100].map(|percent| percentile(&times, percent));
-    println!("1000 pods in {took:?}: half of them within {median:?}, 99 of 100 within {most:?}, all within {longest:?}");
+    println!(
+        "1000 pods in {took:?}: half of them within {median:?}, 99 of 100 within {most:?}, all within {longest:?}"
+    );
     assert_eq!((made.len(), made.iter().filter(|made| made.injected).count()), (1000, 1000));
     assert!(took < Duration::from_mins(1), "{took:?}");
     let (metrics, _) = cluster.does(&["get", "--raw", "/metrics"], None);
