@@ -10,6 +10,7 @@
 //! ```
 
 pub mod drill;
+mod hour;
 mod image;
 mod incident;
 mod kubectl;
@@ -54,7 +55,7 @@ const SYSCTLS: [&str; 6] = [
 ];
 
 const HELP: &str = "\
-cargo xtask cluster up|status|down|drill|incident
+cargo xtask cluster up|status|down|drill|incident|first-hour
 
   up       Builds Kubernetes (once: some ten minutes), starts it, and says how kubectl reaches it. Root.
   status   Whether it is up, its nodes and its pods.
@@ -64,6 +65,8 @@ cargo xtask cluster up|status|down|drill|incident
            [--lag SECONDS] [--profile envoy] [--runs 1] [--json FILE]
   incident gitlab-pid1
            The incident's own files as two containers of each pod, plain and cured, one pod of three deleted under load.
+  first-hour [--write]
+           The commands of docs/first-hour.md, as a newcomer types them. --write: the page gets what they print.
 ";
 
 /// The task's words.
@@ -80,6 +83,7 @@ pub fn cluster(args: &[String]) -> anyhow::Result<ExitCode> {
         }
         ["status"] => return status(),
         ["drill", ..] => return drill::drill(&args[1..]),
+        ["first-hour", ..] => return hour::task(&args[1..]),
         ["incident", name] => return incident::incident(name),
         // What `up` starts in the new namespaces.
         ["room"] => room::room()?,

@@ -195,7 +195,22 @@ impl Known {
             && replica.life.borrow().at(moment).is_none()
         {
             replica.record(now, moment);
+            if moment == Moment::TermReceived {
+                self.note_before_deadline(replica);
+            }
         }
+    }
+
+    /// A kubelet's SIGKILL is known from the status, afterwards. Its closes are seen first, and would pass for a reaction.
+    fn note_before_deadline(&self, replica: Rc<Replica>) {
+        let until = self.shared.plan.grace.saturating_sub(SLACK * 2);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(until).await;
+            let mut life = replica.life.borrow_mut();
+            if life.at(Moment::Exited).is_none() {
+                life.before_deadline = Some(life.reaction);
+            }
+        });
     }
 
     fn status(&self, name: &str, code: i32) {
@@ -208,6 +223,7 @@ impl Known {
             && life.at(Moment::Killed).is_none()
         {
             life.record(exited, Moment::Killed);
+            life.reaction = life.before_deadline.unwrap_or(life.reaction);
         }
     }
 }

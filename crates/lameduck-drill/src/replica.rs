@@ -47,6 +47,8 @@ pub(crate) struct Life {
     pub(crate) timeline: Timeline,
     pub(crate) status: Option<ExitStatus>,
     pub(crate) reaction: Reaction,
+    /// The same shortly before its grace was over, where somebody else kills it: what comes with SIGKILL is no reaction to TERM.
+    pub(crate) before_deadline: Option<Reaction>,
     /// Whether an answer before the stop signal left its connection open: only then is a `close` after it a reaction.
     pub(crate) kept_alive: bool,
     /// When one of its processes was killed by an event, the last time.
@@ -63,6 +65,7 @@ impl Life {
             timeline,
             status: None,
             reaction: Reaction::None,
+            before_deadline: None,
             kept_alive: false,
             part_ended: None,
             unreachable: false,

@@ -218,11 +218,7 @@ pub fn under_lameduck(kubectl: &Kubectl, server: &Server, event: Event) -> anyho
 fn one(kubectl: &Kubectl, options: &Options, server: &Server, event: Event, wrapped: bool) -> anyhow::Result<Run> {
     let name = format!("{}-{}", server.id, mode(wrapped));
     let begun = begin(kubectl, server, wrapped, &name, REPLICAS);
-    let mix = server.mix(false, 2.0);
-    let mix = mix.iter().map(|line| line.parse()).collect::<Result<_, _>>().context("the mix")?;
-    let (rate, profile, lag) = (options.rate, options.profile, options.lag);
-    let plan = Plan { replicas: REPLICAS, rate, profile, lag, grace: GRACE, mix, ..Plan::default() };
-    let result = begun.and_then(|()| under_load(kubectl, &plan, event, &name));
+    let result = begun.and_then(|()| under_load(kubectl, options, server, event, &name));
     end(kubectl, &name)?;
     let (result, statuses) = result.with_context(|| format!("{name}, {}", event.id()))?;
     Ok(Run { server: *server, event, wrapped, lag: options.lag, result, statuses })
@@ -278,9 +274,23 @@ fn manifest(server: &Server, wrapped: bool, name: &str, replicas: usize) -> Valu
     json!({ "apiVersion": "v1", "kind": "List", "items": [deployment, service] })
 }
 
-/// Drives the Deployment, of as many pods as the plan has replicas, through an event: what became of each request, and with what
-/// the pods ended.
-pub fn under_load(kubectl: &Kubectl, plan: &Plan, event: Event, name: &str) -> anyhow::Result<(DrillResult, Vec<i64>)> {
+fn under_load(
+    kubectl: &Kubectl,
+    options: &Options,
+    server: &Server,
+    event: Event,
+    name: &str,
+) -> anyhow::Result<(DrillResult, Vec<i64>)> {
+    let mix = server.mix(false, 2.0);
+    let plan = Plan {
+        replicas: REPLICAS,
+        rate: options.rate,
+        profile: options.profile,
+        lag: options.lag,
+        grace: GRACE,
+        mix: mix.iter().map(|line| line.parse()).collect::<Result<_, _>>().context("the mix")?,
+        ..Plan::default()
+    };
     let (sender, receiver) = live::channel();
     let watch = Watch::begin(kubectl, name, sender)?;
     let (began, begins) = mpsc::channel();
@@ -294,7 +304,7 @@ pub fn under_load(kubectl: &Kubectl, plan: &Plan, event: Event, name: &str) -> a
         watch.stop();
         done.map(|()| statuses)
     });
-    let result = lameduck_drill::follow(plan, receiver, |news| {
+    let result = lameduck_drill::follow(&plan, receiver, |news| {
         if let Progress::LoadBegan { .. } = news {
             let _ = began.send(());
         }
@@ -330,7 +340,7 @@ fn direct(
     Ok(())
 }
 
-pub fn causes(result: &DrillResult) -> BTreeMap<String, u64> {
+fn causes(result: &DrillResult) -> BTreeMap<String, u64> {
     let mut causes = BTreeMap::new();
     for loss in result.losses.iter().chain(&result.unknowns) {
         *causes.entry(loss.cause.id().to_owned()).or_default() += 1;

@@ -35,14 +35,14 @@ pub enum Source {
 /// An image.
 #[derive(Debug, Clone)]
 pub struct Image {
-    pub name: String,
-    pub entrypoint: Vec<String>,
+    name: String,
+    entrypoint: Vec<String>,
     /// Programs with the libraries that they are linked to.
-    pub programs: Vec<PathBuf>,
+    programs: Vec<PathBuf>,
     /// Debian packages with what they depend on.
-    pub packages: Vec<&'static str>,
+    packages: Vec<&'static str>,
     /// Further files.
-    pub files: Vec<(String, Source)>,
+    files: Vec<(String, Source)>,
 }
 
 /// The images that the cluster begins with.
@@ -103,6 +103,11 @@ impl Image {
     pub fn command_of(server: &Server) -> Vec<String> {
         let words = server.command(Path::new(APP));
         words.iter().map(|word| word.to_string_lossy().replace("127.0.0.1", "0.0.0.0")).collect()
+    }
+
+    /// One of programs, packages and files that somebody else chose, without an entrypoint.
+    pub fn of(name: &str, programs: Vec<PathBuf>, packages: &[&'static str], files: Vec<(String, Source)>) -> Image {
+        Image { name: name.to_owned(), entrypoint: Vec::new(), programs, packages: packages.to_vec(), files }
     }
 
     /// Writes the archive into `folder`; gives where it is.

@@ -6,15 +6,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use lameduck_core::Cause;
 use lameduck_drill::profile::Profile;
-use lameduck_drill::{DrillResult, Plan, Template};
+use lameduck_drill::{DrillResult, Plan, Progress, Template, live};
 use serde_json::{Value, json};
 
 use super::image::{Image, LAMEDUCK, Source};
+use super::watch::Watch;
 use super::{Kubectl, NODES, STATE, drill, programs, run};
 use crate::test::root;
 use crate::{packages, slim};
@@ -30,6 +33,8 @@ const FRONT: u16 = 8180;
 const ADMIN: u16 = 9090;
 /// `terminationGracePeriodSeconds`, the default.
 const GRACE: Duration = Duration::from_secs(30);
+/// Load before the deletion, and after the end.
+const AROUND: Duration = Duration::from_secs(3);
 /// Pages goes by what it was told some seconds ago.
 const LAG: Duration = Duration::from_secs(3);
 
@@ -81,10 +86,11 @@ fn play(kubectl: &Kubectl, cured: bool) -> anyhow::Result<DrillResult> {
     let begun = kubectl
         .apply(&manifest(&name, cured))
         .and_then(|()| kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=90s"]).map(|_| ()));
-    let played = begun.and_then(|()| drill::under_load(kubectl, &plan, drill::Event::Delete, &name));
+    let played = begun.and_then(|()| under_load(kubectl, &plan, &name));
     drill::end(kubectl, &name)?;
     let (result, statuses) = played.with_context(|| name.clone())?;
-    let causes: Vec<String> = drill::causes(&result).iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    let causes: Vec<String> =
+        result.tally.causes.iter().map(|(cause, count)| format!("{count} {}", cause.id())).collect();
     let stop = result.term_to_exit_s.max.map_or_else(String::new, |longest| format!("{longest:.1} s"));
     let statuses: Vec<String> = statuses.iter().map(ToString::to_string).collect();
     let lost = result.tally.lost + result.tally.unknown;
@@ -95,6 +101,50 @@ fn play(kubectl: &Kubectl, cured: bool) -> anyhow::Result<DrillResult> {
         statuses.join(", ")
     );
     Ok(result)
+}
+
+/// Drives the pods, deletes one, and goes on until it has ended; what became of each request, and with what its Workhorse ended.
+fn under_load(kubectl: &Kubectl, plan: &Plan, name: &str) -> anyhow::Result<(DrillResult, Vec<i64>)> {
+    let (sender, receiver) = live::channel();
+    let watch = Watch::begin(kubectl, name, sender)?;
+    let (began, begins) = mpsc::channel();
+    let (kubectl, name) = (kubectl.clone(), name.to_owned());
+    // The load ends with the watch.
+    let director = thread::spawn(move || {
+        let done = delete_one(&kubectl, &watch, &name, &begins);
+        watch.enough();
+        thread::sleep(AROUND);
+        let statuses = watch.statuses();
+        watch.stop();
+        done.map(|()| statuses)
+    });
+    let result = lameduck_drill::follow(plan, receiver, |news| {
+        if let Progress::LoadBegan { .. } = news {
+            let _ = began.send(());
+        }
+    });
+    // Where the load never began the director must not wait for it.
+    drop(began);
+    let directed = director.join().map_err(|_| anyhow::anyhow!("the director ended"))?;
+    let (result, statuses) = (result?, directed?);
+    ensure!(result.balances(), "the books do not balance");
+    Ok((result, statuses))
+}
+
+fn delete_one(kubectl: &Kubectl, watch: &Watch, name: &str, begins: &mpsc::Receiver<()>) -> anyhow::Result<()> {
+    begins.recv().context("the load did not begin")?;
+    thread::sleep(AROUND);
+    let pods = kubectl.get(&["pods", &format!("--selector=app={name}")])?;
+    let pod = pods["items"][0]["metadata"]["name"].as_str().context("no pod to delete")?;
+    watch.tell("delete");
+    kubectl.run(&["delete", "pod", pod, "--wait=false"])?;
+    let began = Instant::now();
+    while watch.stopping() == 0 || watch.open() > 0 {
+        ensure!(began.elapsed() < GRACE * 2, "{pod} has not ended");
+        thread::sleep(super::POLL);
+    }
+    thread::sleep(AROUND);
+    Ok(())
 }
 
 /// The Deployment of the story, with both commands as their Dockerfiles have them: `CMD` in shell form is `/bin/sh -c`.
@@ -158,35 +208,20 @@ fn provide() -> anyhow::Result<()> {
         ensure!(packages::find(program).is_some(), "{program} is missing; Debian has it in {package}");
     }
     let ours = |path: &str| Source::File(root().join(FILES).join(path));
-    let workhorse = Image {
-        name: WORKHORSE_IMAGE.to_owned(),
-        entrypoint: Vec::new(),
-        programs: vec![PathBuf::from("/bin/sh")],
-        packages: vec!["bash", "coreutils"],
-        files: vec![
-            (LAMEDUCK.to_owned(), Source::File(slim::slim()?)),
-            ("/usr/local/bin/gitlab-workhorse".to_owned(), Source::File(build()?)),
-            ("/scripts/start-workhorse".to_owned(), ours("gitlab-workhorse/scripts/start-workhorse")),
-            ("/scripts/healthcheck".to_owned(), ours("gitlab-workhorse/scripts/healthcheck")),
-        ],
-    };
-    let webservice = Image {
-        name: WEBSERVICE_IMAGE.to_owned(),
-        entrypoint: Vec::new(),
-        programs: vec![PathBuf::from("/bin/sh")],
-        packages: vec!["puma"],
-        files: ["config.ru", "config/puma.rb"]
-            .map(|name| (format!("/srv/gitlab/{name}"), ours(&format!("webservice/{name}"))))
-            .to_vec(),
-    };
+    let shell = || vec![PathBuf::from("/bin/sh")];
+    let files = vec![
+        (LAMEDUCK.to_owned(), Source::File(slim::slim()?)),
+        ("/usr/local/bin/gitlab-workhorse".to_owned(), Source::File(build()?)),
+        ("/scripts/start-workhorse".to_owned(), ours("gitlab-workhorse/scripts/start-workhorse")),
+        ("/scripts/healthcheck".to_owned(), ours("gitlab-workhorse/scripts/healthcheck")),
+    ];
+    let workhorse = Image::of(WORKHORSE_IMAGE, shell(), &["bash", "coreutils"], files);
+    let files = ["config.ru", "config/puma.rb"]
+        .map(|name| (format!("/srv/gitlab/{name}"), ours(&format!("webservice/{name}"))));
+    let webservice = Image::of(WEBSERVICE_IMAGE, shell(), &["puma"], files.to_vec());
     let folder = Path::new(STATE).join("images");
     let archives = [workhorse.write(&folder)?, webservice.write(&folder)?];
-    for node in 1..=NODES {
-        for archive in &archives {
-            import(node, archive)?;
-        }
-    }
-    Ok(())
+    archives.iter().try_for_each(|archive| import(archive))
 }
 
 /// Workhorse, with nothing but Go's standard library.
@@ -202,21 +237,28 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// Into the containerd of a running node, whose socket is in a mount namespace of its own.
-fn import(node: u8, archive: &Path) -> anyhow::Result<()> {
+/// Into the containerd of every node of a cluster that is up.
+pub fn import(archive: &Path) -> anyhow::Result<()> {
+    let archive = archive.display().to_string();
+    for node in 1..=NODES {
+        // Its socket is in a mount namespace of its own.
+        let pid = containerd(node)?;
+        let ctr = ["ctr", "--namespace", "k8s.io", "images", "import", &archive];
+        run("nsenter", &[&["--target", &pid, "--mount", "--"][..], &ctr].concat())?;
+    }
+    Ok(())
+}
+
+fn containerd(node: u8) -> anyhow::Result<String> {
     let own = format!("{STATE}/n{node}/containerd.toml");
-    for process in fs::read_dir("/proc")?.flatten() {
+    let mut processes = fs::read_dir("/proc")?.flatten();
+    let found = processes.find(|process| {
         let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments);
-        if arguments.starts_with("containerd\0") && arguments.contains(&own) {
-            let pid = process.file_name().to_string_lossy().into_owned();
-            let archive = archive.display().to_string();
-            let ctr = ["ctr", "--namespace", "k8s.io", "images", "import", &archive];
-            run("nsenter", &[&["--target", &pid, "--mount", "--"][..], &ctr].concat())?;
-            return Ok(());
-        }
-    }
-    bail!("n{node} has no containerd: cargo xtask cluster status")
+        arguments.starts_with("containerd\0") && arguments.contains(&own)
+    });
+    let found = found.with_context(|| format!("n{node} has no containerd: cargo xtask cluster status"))?;
+    Ok(found.file_name().to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

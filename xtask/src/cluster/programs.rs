@@ -87,6 +87,11 @@ pub fn build() -> anyhow::Result<PathBuf> {
     KUBERNETES.build(&all)
 }
 
+/// The folder of helm, which is built where it is not in the cache.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    HELM.build(&["helm"])
+}
+
 /// Builds what tests on an API server alone need, and nothing of a node. Gives the variables that tell them where it is. What can not
 /// be built is named, and why: the tests that need it say that they are skipped.
 pub fn for_tests() -> Vec<(&'static str, PathBuf)> {

@@ -110,6 +110,45 @@ fn the_load_follows_what_it_is_told() {
     assert_eq!(result.events[0].event, "delete");
 }
 
+/// As a kubelet ends a container whose PID 1 does not hear TERM: SIGKILL at the deadline, and a status afterwards. The kernel closes its
+/// connections before anybody hears of its end.
+#[test]
+fn what_closes_with_sigkill_was_no_reaction_to_term() {
+    let mut deaf = Service::start("pod-a");
+    let (news, receiver) = channel();
+    let (began, begins) = mpsc::channel();
+    news.tell(deaf.routed());
+    let mix = lameduck_drill::parse_request_file("GET /slow 4\nGET / 1").unwrap();
+    let grace = ms(1500);
+    let plan = Plan { replicas: 1, rate: 300.0, grace, lag: ms(2000), min_sample: 1, mix, ..Plan::default() };
+    let director = thread::spawn(move || {
+        begins.recv().unwrap();
+        thread::sleep(LAG);
+        let name = deaf.name.clone();
+        news.tell(News::Stopping { name: name.clone() });
+        thread::sleep(grace);
+        deaf.process.kill().unwrap();
+        deaf.process.wait().unwrap();
+        // Later than the closes.
+        thread::sleep(ms(20));
+        news.tell(News::Exited { name: name.clone() });
+        news.tell(News::Unrouted { name: name.clone() });
+        thread::sleep(LAG);
+        news.tell(News::Status { name, code: 137 });
+        news.tell(News::Enough);
+    });
+    let result = follow(&plan, receiver, |piece| {
+        if let Progress::LoadBegan { .. } = piece {
+            began.send(()).unwrap();
+        }
+    });
+    director.join().unwrap();
+    let result = result.unwrap();
+    let causes = &result.tally.causes;
+    assert!(causes.get(&Cause::SignalNotDelivered).is_some_and(|count| *count > 0), "{causes:?}");
+    assert!(!causes.contains_key(&Cause::KilledAtDeadline), "{causes:?}");
+}
+
 #[test]
 fn nothing_is_sent_before_all_are_routed_to() {
     let (news, receiver) = channel();
