@@ -16,6 +16,8 @@ use crate::{packages, slim};
 
 /// What holds a pod's namespaces.
 pub const PAUSE: &str = "lameduck.test/pause:1";
+/// The static program alone, as the webhook has it copied into pods.
+pub const OURS: &str = "lameduck.test/lameduck:1";
 /// Where the static program is, in every image.
 pub const LAMEDUCK: &str = "/usr/local/bin/lameduck";
 /// Where a server's own files are.
@@ -53,10 +55,11 @@ pub fn stock() -> anyhow::Result<Vec<Image>> {
         entrypoint: entrypoint.iter().map(|word| (*word).to_owned()).collect(),
         programs: Vec::new(),
         packages: Vec::new(),
-        files: vec![(LAMEDUCK.to_owned(), Source::File(slim.clone()))],
+        // At the root it is where the webhook's init container looks for it.
+        files: [LAMEDUCK, "/lameduck"].map(|place| (place.to_owned(), Source::File(slim.clone()))).into(),
     };
     // What lameduck itself puts where an app is missing: it waits until it is told to stop.
-    let mut images = vec![of_ours(PAUSE, &[LAMEDUCK, "hold-place"]), of_ours("lameduck.test/lameduck:1", &[LAMEDUCK])];
+    let mut images = vec![of_ours(PAUSE, &[LAMEDUCK, "hold-place"]), of_ours(OURS, &[LAMEDUCK])];
     for server in SERVERS.into_iter().filter_map(Server::from_id) {
         if let Some(missing) = server.needs.iter().find(|program| packages::find(program).is_none()) {
             eprintln!("no image of {}: {missing} is missing", server.id);
