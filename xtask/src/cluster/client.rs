@@ -1,6 +1,6 @@
 //! Who asks the pods, and by which way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -86,8 +86,30 @@ pub struct Seen {
     pub resent: u64,
 }
 
-/// Where each pod was, by name.
-pub type Addresses = Arc<Mutex<BTreeMap<String, SocketAddr>>>;
+/// What was heard of pods, by name.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Where each is.
+    pub addresses: BTreeMap<String, SocketAddr>,
+    unrouted: BTreeSet<String>,
+    /// Those that routing left and came back to: nobody ended them, their probes failed. So it is where a machine can not bear the load.
+    pub came_back: BTreeSet<String>,
+}
+
+impl Heard {
+    fn hear(&mut self, news: &News) {
+        match news {
+            News::Routed { name, address } => {
+                self.addresses.insert(name.clone(), *address);
+                if self.unrouted.contains(name) {
+                    self.came_back.insert(name.clone());
+                }
+            }
+            News::Unrouted { name } => drop(self.unrouted.insert(name.clone())),
+            _ => {}
+        }
+    }
+}
 
 /// Makes each client ready; and how they are told what is new.
 pub fn prepare(
@@ -98,7 +120,7 @@ pub fn prepare(
     dir: &Path,
     service: SocketAddr,
     routed: &Routed,
-    addresses: &Addresses,
+    heard: &Arc<Mutex<Heard>>,
 ) -> anyhow::Result<(Vec<Load>, Tell)> {
     let (mut loads, mut senders, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for client in clients.iter().copied() {
@@ -113,11 +135,9 @@ pub fn prepare(
         listeners.extend(hop.as_ref().and_then(Hop::listener));
         loads.push(Load { client, plan: plan(server, work, hop.as_ref())?, news, hop });
     }
-    let (listeners, addresses) = (Mutex::new(listeners), Arc::clone(addresses));
+    let (listeners, heard) = (Mutex::new(listeners), Arc::clone(heard));
     let tell = move |news: News| {
-        if let News::Routed { name, address } = &news {
-            addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), *address);
-        }
+        heard.lock().unwrap_or_else(PoisonError::into_inner).hear(&news);
         if matches!(news, News::Routed { .. } | News::Unrouted { .. }) {
             for listener in listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let _ = listener.send(news.clone());
@@ -160,7 +180,7 @@ fn plan(server: &Server, work: Work, hop: Option<&Hop>) -> anyhow::Result<Plan> 
 
 impl Load {
     /// Sends it until it is told that it is enough; says on `began` that it has begun.
-    pub fn run(self, began: &mpsc::Sender<()>, addresses: &Addresses) -> anyhow::Result<Seen> {
+    pub fn run(self, began: &mpsc::Sender<()>, heard: &Mutex<Heard>) -> anyhow::Result<Seen> {
         let Load { client, plan, news, hop } = self;
         let result = lameduck_drill::follow(&plan, news, |news| {
             if let Progress::LoadBegan { .. } = news {
@@ -172,7 +192,7 @@ impl Load {
         let mut resent = result.retries;
         if let Some(hop) = hop {
             let attempts = hop.stop().context(client.id())?;
-            attempts.settle(&mut result, &addresses.lock().unwrap_or_else(PoisonError::into_inner));
+            attempts.settle(&mut result, &heard.lock().unwrap_or_else(PoisonError::into_inner).addresses);
             resent = attempts.resent;
         }
         Ok(Seen { client, result, resent })

@@ -1,11 +1,10 @@
 //! `cargo xtask cluster drill`: real servers in Deployments of three, through what ends pods, under loads that reach them by the ways
 //! that loads do.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use lameduck_drill::servers::Server;
 use serde_json::{Value, json};
 
 use super::Kubectl;
-use super::client::{self, CLIENTS, Client, Seen, Work};
+use super::client::{self, CLIENTS, Client, Heard, Seen, Work};
 use super::event::{self, EVENTS, Event};
 use super::image::{Image, LAMEDUCK, SERVERS};
 use super::inject::{self, Webhook};
@@ -31,7 +30,7 @@ const PORT: u16 = 8080;
 const GRACE: Duration = Duration::from_secs(30);
 /// After the load: what pods still write.
 const AFTER: Duration = Duration::from_secs(2);
-/// A run in which this machine stood still for longer says little about anything else, and is made again.
+/// A run in which this machine stood still for longer, or in which pods' probes failed, says little about anything else, and is made again.
 const MOST_STALL: Duration = Duration::from_secs(1);
 /// How often, at most.
 const AGAIN: usize = 2;
@@ -115,8 +114,17 @@ pub struct Run {
     pub statuses: Vec<i64>,
     /// The longest that this machine stood still.
     pub stall: Duration,
+    /// Pods whose probes failed though nobody ended them.
+    pub came_back: usize,
     /// It is made again for that, and does not count.
     pub again: bool,
+}
+
+/// What all loads saw of one event.
+struct Loaded {
+    seen: Vec<Seen>,
+    statuses: Vec<i64>,
+    came_back: usize,
 }
 
 /// The task: every server, event and mode, so many runs of each. Fails where a request was lost under `lameduck run`.
@@ -151,7 +159,7 @@ fn every(kubectl: &Kubectl, options: &Options, dir: &Path) -> anyhow::Result<Vec
                 for mode in &options.modes {
                     for made in 0..=AGAIN {
                         let mut run = one(kubectl, options, dir, server, *event, *mode)?;
-                        run.again = run.stall > MOST_STALL && made < AGAIN;
+                        run.again = (run.stall > MOST_STALL || run.came_back > 0) && made < AGAIN;
                         print!("{}", table::rows(&run));
                         if let Some(path) = &options.json {
                             table::keep(path, &run)?;
@@ -249,8 +257,19 @@ fn one(
         begin(kubectl, &deployment, &name).and_then(|()| under_load(kubectl, options, dir, server, event, &name));
     let stall = stalls.longest();
     end(kubectl, &name)?;
-    let (seen, statuses) = result.with_context(|| format!("{name}, {}", event.id()))?;
-    Ok(Run { server: *server, event, mode, by: options.by, lag: options.lag, seen, statuses, stall, again: false })
+    let Loaded { seen, statuses, came_back } = result.with_context(|| format!("{name}, {}", event.id()))?;
+    Ok(Run {
+        server: *server,
+        event,
+        mode,
+        by: options.by,
+        lag: options.lag,
+        seen,
+        statuses,
+        stall,
+        came_back,
+        again: false,
+    })
 }
 
 /// Makes a Deployment and its Service, and waits until all is ready.
@@ -327,7 +346,7 @@ fn under_load(
     server: &Server,
     event: Event,
     name: &str,
-) -> anyhow::Result<(Vec<Seen>, Vec<i64>)> {
+) -> anyhow::Result<Loaded> {
     let work = Work {
         replicas: REPLICAS,
         port: PORT,
@@ -339,7 +358,7 @@ fn under_load(
     let service = kubectl.get(&["service", name])?;
     let service = service["spec"]["clusterIP"].as_str().context("clusterIP")?.parse().context("clusterIP")?;
     let routed = watch::routed(kubectl, name)?;
-    let addresses = Arc::new(Mutex::new(BTreeMap::new()));
+    let heard = Arc::new(Mutex::new(Heard::default()));
     let (loads, tell) = client::prepare(
         &options.clients,
         server,
@@ -348,7 +367,7 @@ fn under_load(
         dir,
         SocketAddr::new(service, 80),
         &routed,
-        &addresses,
+        &heard,
     )?;
     let watch = Watch::begin(kubectl, name, tell)?;
     let (began, begins) = mpsc::channel();
@@ -363,8 +382,8 @@ fn under_load(
         done.map(|()| statuses)
     });
     let run = |load: client::Load| {
-        let (began, addresses) = (began.clone(), Arc::clone(&addresses));
-        thread::spawn(move || load.run(&began, &addresses))
+        let (began, heard) = (began.clone(), Arc::clone(&heard));
+        thread::spawn(move || load.run(&began, &heard))
     };
     let running: Vec<_> = loads.into_iter().map(run).collect();
     // Where no load began the director must not wait for it.
@@ -374,7 +393,8 @@ fn under_load(
     let statuses = director.join().map_err(|_| ended("the director"))?;
     let seen = seen.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     ensure!(!seen.is_empty(), "--clients names none");
-    Ok((seen, statuses?))
+    let came_back = heard.lock().unwrap_or_else(PoisonError::into_inner).came_back.len();
+    Ok(Loaded { seen, statuses: statuses?, came_back })
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ enum Source {
 pub struct Image {
     name: String,
     entrypoint: Vec<String>,
+    /// Who it runs as, where that is not root.
+    user: &'static str,
     /// Programs with the libraries that they are linked to.
     programs: Vec<PathBuf>,
     /// Debian packages with what they depend on.
@@ -53,6 +55,8 @@ pub fn stock() -> anyhow::Result<Vec<Image>> {
     let of_ours = |name: &str, entrypoint: &[&str]| Image {
         name: name.to_owned(),
         entrypoint: entrypoint.iter().map(|word| (*word).to_owned()).collect(),
+        // As in deploy/Dockerfile: its init container may not be root.
+        user: "65532:65532",
         programs: Vec::new(),
         packages: Vec::new(),
         // At the root it is where the webhook's init container looks for it.
@@ -81,6 +85,7 @@ impl Image {
         let mut image = Image {
             name: Image::name_of(server),
             entrypoint: Vec::new(),
+            user: "",
             programs: vec![PathBuf::from("/bin/sh")],
             packages: Vec::new(),
             files: vec![(LAMEDUCK.to_owned(), Source::File(slim.to_owned()))],
@@ -144,7 +149,7 @@ impl Image {
         let digest = digest.split(' ').next().unwrap_or_default();
         let config = json!({
             "architecture": architecture(), "os": "linux",
-            "config": { "Entrypoint": self.entrypoint, "Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] },
+            "config": { "Entrypoint": self.entrypoint, "User": self.user, "Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
         });
         fs::write(stage.join("config.json"), config.to_string())?;

@@ -38,7 +38,8 @@ fn listed(causes: &BTreeMap<String, u64>) -> String {
 pub fn rows(run: &Run) -> String {
     let statuses: BTreeSet<String> = run.statuses.iter().map(ToString::to_string).collect();
     let exits = statuses.into_iter().collect::<Vec<_>>().join(", ");
-    let stall = format!("{}{}", show(run.stall), if run.again { ", made again" } else { "" });
+    let probes = if run.came_back > 0 { format!(", {} pods' probes failed", run.came_back) } else { String::new() };
+    let stall = format!("{}{probes}{}", show(run.stall), if run.again { ", made again" } else { "" });
     let row = |Seen { client, result, resent }: &Seen| {
         let cells = [
             run.server.title.to_owned(),
@@ -68,7 +69,7 @@ fn written(run: &Run) -> Vec<Value> {
             "sent": result.tally.sent, "lost": result.tally.lost, "unknown": result.tally.unknown,
             "unrouted": result.unrouted, "resent": resent, "causes": causes(result), "server_log": result.server_log,
             "term_to_exit_s": result.term_to_exit_s.all, "statuses": run.statuses,
-            "stall_s": run.stall.as_secs_f64(), "made_again": run.again, "losses": result.losses,
+            "stall_s": run.stall.as_secs_f64(), "came_back": run.came_back, "made_again": run.again, "losses": result.losses,
         })
     };
     run.seen.iter().map(of).collect()
