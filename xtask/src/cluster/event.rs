@@ -77,7 +77,9 @@ impl Event {
             }
             Event::Drain => {
                 let node = fullest_node(kubectl, &selector)?;
-                kubectl.run(&["drain", &node, &format!("--pod-selector=app={name}"), "--force", "--timeout=120s"])?
+                // The webhook's volume is an emptyDir, and drain refuses to evict a pod with one unless it is told that it may.
+                let of_ours = format!("--pod-selector=app={name}");
+                kubectl.run(&["drain", &node, &of_ours, "--force", "--delete-emptydir-data", "--timeout=120s"])?
             }
         };
         Ok(())

@@ -22,8 +22,11 @@ pub fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
 /// ingress-nginx itself changes endpoints by Lua; here the configuration is loaded again, as F5's controller does.
 pub fn nginx(dir: &Path, at: SocketAddr, pods: &BTreeSet<SocketAddr>) -> String {
     let servers = pods.iter().map(|pod| format!("server {pod} max_fails=0; ")).collect::<String>();
-    // ingress-nginx' own place holder.
-    let servers = if servers.is_empty() { "server 0.0.0.1;".to_owned() } else { servers };
+    // As ingress-nginx answers where no pod is ready. An upstream block needs a server, which is never asked.
+    let (servers, nobody) = match pods.is_empty() {
+        true => ("server 127.0.0.1:1;".to_owned(), "return 503;"),
+        false => (servers, ""),
+    };
     let dir = dir.display();
     format!(
         "daemon off; user root; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log error;\n\
@@ -33,7 +36,7 @@ pub fn nginx(dir: &Path, at: SocketAddr, pods: &BTreeSet<SocketAddr>) -> String 
          scgi_temp_path {dir}/s;\n\
          map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}\n\
          upstream pods {{ {servers} keepalive 320; keepalive_requests 10000; keepalive_timeout 60s; }}\n\
-         server {{ listen {at}; location / {{ proxy_pass http://pods; proxy_http_version 1.1; \
+         server {{ listen {at}; location / {{ {nobody} proxy_pass http://pods; proxy_http_version 1.1; \
          proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade; \
          proxy_next_upstream error timeout; proxy_next_upstream_tries 3; proxy_connect_timeout 5s; \
          proxy_read_timeout 60s; proxy_buffering off; }} }}\n}}\n"
