@@ -9,15 +9,21 @@
 //! lameduck-host 10.213.0.1 -- bridge fabric 10.213.0.2 ---- eth0 10.213.0.11 -- bridge pods 10.213.65.0/24
 //! ```
 
+mod client;
 pub mod drill;
+mod event;
+mod hop;
 mod hour;
 mod image;
 mod incident;
+mod inject;
 mod kubectl;
 mod net;
 mod node;
 pub mod programs;
 mod room;
+mod stall;
+mod table;
 pub mod test;
 mod watch;
 
@@ -60,9 +66,11 @@ cargo xtask cluster up|status|down|drill|incident|first-hour
   up       Builds Kubernetes (once: some ten minutes), starts it, and says how kubectl reaches it. Root.
   status   Whether it is up, its nodes and its pods.
   down     Ends it; says what is left of it, if anything is.
-  drill    Deployments of real servers, plain and under lameduck run, through rollout restart, scale down, delete and
-           drain: every request accounted for. [--servers a,b] [--events a,b] [--modes plain,lameduck] [--rate 300]
-           [--lag SECONDS] [--profile envoy] [--runs 1] [--json FILE]
+  drill    Deployments of real servers, plain and with lameduck, through rollout restart, scale down, delete and drain, under
+           loads that follow EndpointSlices or come through nginx, Envoy and kube-proxy: every request accounted for.
+           [--servers a,b] [--events a,b] [--modes plain,observe,front] [--clients slices,nginx,envoy,kube-proxy]
+           [--by webhook|command] [--rate 300, of all clients together] [--runs 1] [--lag SECONDS] [--profile envoy]
+           [--envoy PATH] [--json FILE] [--table FILE: only the table of what such a file has]
   incident gitlab-pid1
            The incident's own files as two containers of each pod, plain and cured, one pod of three deleted under load.
   first-hour [--write]

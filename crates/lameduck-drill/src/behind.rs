@@ -88,12 +88,12 @@ fn suspects(attempt: &Attempt, seen: &Observation) -> Vec<usize> {
         let life = &seen.lives[*replica].life;
         let stopping =
             by(life.at(Moment::TermReceived), attempt.ended) || by(life.at(Moment::Exited), attempt.ended + SLACK);
-        // Of those that have a port one after another it is the last that was ready, and the first until one is.
-        let port = |other: &&Observed| other.port == seen.lives[*replica].port;
-        let mut others = seen.lives[replica + 1..].iter().filter(port);
+        // Of those that have an address one after another it is the last that was ready, and the first until one is.
+        let address = |other: &&Observed| other.address == seen.lives[*replica].address;
+        let mut others = seen.lives[replica + 1..].iter().filter(address);
         let taken = others.any(|later| by(later.life.at(Moment::Ready), attempt.began));
         let ready = by(life.at(Moment::Ready), attempt.ended);
-        let first = !seen.lives[..*replica].iter().any(|other| port(&other));
+        let first = !seen.lives[..*replica].iter().any(|other| address(&other));
         !taken && (ready || first) && (stopping || !ready)
     };
     (0..seen.lives.len()).filter(suspect).collect()

@@ -139,20 +139,18 @@ async fn remove_after_lag(shared: Rc<Shared>, replica: Rc<Replica>) {
     remove(&shared, &replica);
 }
 
-/// Routing hears that a replica is gone, once.
+/// Routing hears that a replica is gone.
 pub(crate) fn remove(shared: &Shared, replica: &Replica) {
-    if replica.life.borrow().at(Moment::EndpointRemoved).is_some() {
-        return;
-    }
     let now = shared.clock.now();
+    if replica.life.borrow().at(Moment::EndpointRemoved).is_none() {
+        replica.record(now, Moment::EndpointRemoved);
+    }
     if shared.plan.via.is_some() {
         // The proxy's routing is its own.
-        replica.record(now, Moment::EndpointRemoved);
         return;
     }
     let closed = shared.router.borrow_mut().remove(replica.index);
     let lanes = shared.links.borrow_mut().remove(replica.index);
-    replica.record(now, Moment::EndpointRemoved);
     for pooled in closed {
         note_idle(replica, idle_state(&pooled.connection.stream), now.saturating_sub(pooled.idle_since));
     }

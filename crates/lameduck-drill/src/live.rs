@@ -1,6 +1,7 @@
 //! Replicas that run elsewhere, in a cluster for instance: the load follows what routing says of them, and what is known of
 //! their ends is told from outside.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -24,7 +25,7 @@ const MOST_NEWS: usize = 100_000;
 /// What is heard of a replica. Its name is its own for good: a successor has another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// Routing sends to it from now on. Heard again, it changes nothing: one that routing left is not come back to.
+    /// Routing sends to it from now on, again where it had left it: a readiness probe fails on a busy machine, and passes.
     Routed {
         /// Which.
         name: String,
@@ -93,7 +94,14 @@ pub fn channel() -> (Sender, Receiver) {
 /// The replicas heard of.
 struct Known {
     shared: Rc<Shared>,
-    by_name: HashMap<String, (Rc<Replica>, watch::Sender<bool>)>,
+    by_name: HashMap<String, One>,
+}
+
+struct One {
+    replica: Rc<Replica>,
+    exited: watch::Sender<bool>,
+    /// Whether routing sends to it.
+    routed: Rc<Cell<bool>>,
 }
 
 /// The run from start to end; returns when the load began.
@@ -139,11 +147,15 @@ impl Known {
         match news {
             News::Routed { name, address } => self.route(name, address, now),
             News::Unrouted { name } => {
-                if let Some(replica) = self.replica(&name) {
+                if let Some(One { replica, routed, .. }) = self.by_name.get(&name) {
                     shared.router.borrow_mut().leave(replica.index);
+                    routed.set(false);
+                    let (replica, routed) = (Rc::clone(replica), Rc::clone(routed));
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(shared.plan.lag).await;
-                        events::remove(&shared, &replica);
+                        if !routed.get() {
+                            events::remove(&shared, &replica);
+                        }
                     });
                 }
             }
@@ -154,8 +166,8 @@ impl Known {
                     events::look_at_idle(&shared, &replica);
                 }
                 self.note(&name, Moment::Exited, now);
-                if let Some((_, exited)) = self.by_name.get(&name) {
-                    let _ = exited.send(true);
+                if let Some(one) = self.by_name.get(&name) {
+                    let _ = one.exited.send(true);
                 }
             }
             News::Status { name, code } => self.status(&name, code),
@@ -173,12 +185,13 @@ impl Known {
     }
 
     fn replica(&self, name: &str) -> Option<Rc<Replica>> {
-        self.by_name.get(name).map(|(replica, _)| Rc::clone(replica))
+        self.by_name.get(name).map(|one| Rc::clone(&one.replica))
     }
 
     fn route(&mut self, name: String, address: SocketAddr, now: Duration) {
-        if self.by_name.contains_key(&name) {
-            return;
+        if let Some(One { replica, routed, .. }) = self.by_name.get(&name) {
+            routed.set(true);
+            return self.shared.router.borrow_mut().route(replica.index);
         }
         let index = self.shared.router.borrow_mut().add();
         let (replica, exited) = Replica::elsewhere(index, name.clone(), address, self.shared.notices.clone());
@@ -186,7 +199,7 @@ impl Known {
         self.shared.fleet.borrow_mut().replicas.push(Rc::clone(&replica));
         replica.record(now, Moment::Ready);
         self.shared.router.borrow_mut().route(index);
-        self.by_name.insert(name, (replica, exited));
+        self.by_name.insert(name, One { replica, exited, routed: Rc::new(Cell::new(true)) });
     }
 
     /// Notes a moment, once.

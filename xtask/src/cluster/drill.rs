@@ -1,108 +1,86 @@
-//! `cargo xtask cluster drill`: real servers in Deployments of three, through what ends pods, under a load that follows `EndpointSlice`s.
+//! `cargo xtask cluster drill`: real servers in Deployments of three, through what ends pods, under loads that reach them by the ways
+//! that loads do.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use lameduck_core::duration::show;
 use lameduck_drill::profile::Profile;
 use lameduck_drill::servers::Server;
-use lameduck_drill::{DrillResult, Plan, Progress, live};
 use serde_json::{Value, json};
 
 use super::Kubectl;
+use super::client::{self, CLIENTS, Client, Heard, Seen, Work};
+use super::event::{self, EVENTS, Event};
 use super::image::{Image, LAMEDUCK, SERVERS};
-use super::watch::Watch;
+use super::inject::{self, Webhook};
+use super::stall::Stalls;
+use super::table;
+use super::watch::{self, Watch};
 
-const SCHEMA: &str = "lameduck.cluster-drill/1";
 /// Pods of a Deployment.
-const REPLICAS: usize = 3;
+pub const REPLICAS: usize = 3;
 /// Where each server listens.
 const PORT: u16 = 8080;
 /// `terminationGracePeriodSeconds`, and `lameduck run`'s default `--grace`.
 const GRACE: Duration = Duration::from_secs(30);
-/// Load before an event, and after all that it ended has ended.
-const AROUND: Duration = Duration::from_secs(3);
-/// The most time that an event takes: every pod one after another, each with its grace and its start.
-const LONGEST: Duration = Duration::from_mins(3);
-/// How often one looks whether something has happened.
-const POLL: Duration = Duration::from_millis(100);
+/// After the load: what pods still write.
+const AFTER: Duration = Duration::from_secs(2);
+/// A run in which this machine stood still for longer, or in which pods' probes failed, says little about anything else, and is made again.
+const MOST_STALL: Duration = Duration::from_secs(1);
+/// How often, at most.
+const AGAIN: usize = 2;
 
-/// What ends pods.
+/// What the pods have of lameduck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// `kubectl rollout restart`.
-    Restart,
-    /// `kubectl scale`, from three to one.
-    Scale,
-    /// `kubectl delete pod`.
-    Delete,
-    /// `kubectl drain`: the node with most of the pods.
-    Drain,
+pub enum Mode {
+    /// Nothing.
+    Plain,
+    /// `lameduck run`, without an option.
+    Observe,
+    /// `lameduck run` with `LAMEDUCK_LISTEN`: the front before the server.
+    Front,
 }
 
-const EVENTS: [Event; 4] = [Event::Restart, Event::Scale, Event::Delete, Event::Drain];
+const MODES: [Mode; 3] = [Mode::Plain, Mode::Observe, Mode::Front];
 
-impl Event {
-    const fn id(self) -> &'static str {
+impl Mode {
+    /// Its word.
+    pub const fn id(self) -> &'static str {
         match self {
-            Event::Restart => "restart",
-            Event::Scale => "scale-down",
-            Event::Delete => "delete",
-            Event::Drain => "drain",
+            Mode::Plain => "plain",
+            Mode::Observe => "observe",
+            Mode::Front => "front",
         }
     }
 
-    fn from_id(id: &str) -> anyhow::Result<Event> {
-        EVENTS
-            .into_iter()
-            .find(|event| event.id() == id)
-            .with_context(|| format!("{id:?} is no event: restart, scale-down, delete, drain"))
-    }
-
-    /// How many pods end by it at least.
-    const fn ends(self) -> usize {
-        match self {
-            Event::Restart => REPLICAS,
-            Event::Scale | Event::Drain => REPLICAS - 1,
-            Event::Delete => 1,
-        }
-    }
-
-    fn carry_out(self, kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
-        let deployment = format!("deployment/{name}");
-        let selector = format!("--selector=app={name}");
-        match self {
-            Event::Restart => kubectl.run(&["rollout", "restart", &deployment])?,
-            Event::Scale => kubectl.run(&["scale", &deployment, "--replicas=1"])?,
-            Event::Delete => {
-                let pods = kubectl.get(&["pods", &selector])?;
-                let pod = pods["items"][0]["metadata"]["name"].as_str().context("no pod to delete")?.to_owned();
-                kubectl.run(&["delete", "pod", &pod, "--wait=false"])?
-            }
-            Event::Drain => {
-                let node = fullest_node(kubectl, &selector)?;
-                kubectl.run(&["drain", &node, &format!("--pod-selector=app={name}"), "--force", "--timeout=120s"])?
-            }
-        };
-        Ok(())
+    fn from_id(id: &str) -> anyhow::Result<Mode> {
+        let found = MODES.into_iter().find(|mode| mode.id() == id);
+        found.with_context(|| format!("{id:?} is no mode: plain, observe, front"))
     }
 }
 
-/// The node with most of the pods.
-fn fullest_node(kubectl: &Kubectl, selector: &str) -> anyhow::Result<String> {
-    let pods = kubectl.get(&["pods", selector])?;
-    let mut pods_of: BTreeMap<&str, usize> = BTreeMap::new();
-    for pod in pods["items"].as_array().context("no pods")? {
-        *pods_of.entry(pod["spec"]["nodeName"].as_str().unwrap_or_default()).or_default() += 1;
+/// Who puts it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The drill, by another command.
+    Command,
+    /// The webhook, by annotations.
+    Webhook,
+}
+
+impl By {
+    /// Its word.
+    pub const fn id(self) -> &'static str {
+        match self {
+            By::Command => "command",
+            By::Webhook => "webhook",
+        }
     }
-    let fullest = pods_of.into_iter().max_by_key(|(_, pods)| *pods).context("no pods")?;
-    Ok(fullest.0.to_owned())
 }
 
 /// What to drill.
@@ -110,52 +88,93 @@ fn fullest_node(kubectl: &Kubectl, selector: &str) -> anyhow::Result<String> {
 struct Options {
     servers: Vec<Server>,
     events: Vec<Event>,
-    /// Whether under `lameduck run`.
-    modes: Vec<bool>,
+    modes: Vec<Mode>,
+    clients: Vec<Client>,
+    by: By,
+    /// Of all clients together.
     rate: f64,
     runs: usize,
     profile: Profile,
     lag: Duration,
+    envoy: Option<PathBuf>,
     json: Option<PathBuf>,
-}
-
-const fn mode(wrapped: bool) -> &'static str {
-    if wrapped { "lameduck" } else { "plain" }
+    /// No drill: only the table of what a file has.
+    table: Option<PathBuf>,
 }
 
 /// What one drill showed.
-struct Run {
-    server: Server,
-    event: Event,
-    wrapped: bool,
-    lag: Duration,
-    result: DrillResult,
+pub struct Run {
+    pub server: Server,
+    pub event: Event,
+    pub mode: Mode,
+    pub by: By,
+    pub lag: Duration,
+    pub seen: Vec<Seen>,
     /// With what the pods that ended did end.
+    pub statuses: Vec<i64>,
+    /// The longest that this machine stood still.
+    pub stall: Duration,
+    /// Pods whose probes failed though nobody ended them.
+    pub came_back: usize,
+    /// It is made again for that, and does not count.
+    pub again: bool,
+}
+
+/// What all loads saw of one event.
+struct Loaded {
+    seen: Vec<Seen>,
     statuses: Vec<i64>,
+    came_back: usize,
 }
 
 /// The task: every server, event and mode, so many runs of each. Fails where a request was lost under `lameduck run`.
 pub fn drill(args: &[String]) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
-    let kubectl = Kubectl::new()?;
-    let mut clean = true;
-    println!("| server | event | lag | mode | sent | lost | causes | unrouted | stop, at most | exit |");
-    println!("|---|---|---|---|---|---|---|---|---|---|");
-    for server in &options.servers {
-        for event in &options.events {
-            for wrapped in &options.modes {
-                for _ in 0..options.runs {
-                    let run = one(&kubectl, &options, server, *event, *wrapped)?;
-                    println!("{}", run.row());
-                    clean &= !wrapped || run.result.exit_code() == 0;
-                    if let Some(path) = &options.json {
-                        run.keep(path)?;
+    if let Some(path) = &options.table {
+        print!("{}", table::markdown(&table::read(path)?)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let kubectl = inject::namespace(Kubectl::new()?)?;
+    let dir = std::env::temp_dir().join(format!("lameduck-cluster-drill-{}", std::process::id()));
+    let injected = options.by == By::Webhook && options.modes.iter().any(|mode| *mode != Mode::Plain);
+    let webhook = injected.then(|| Webhook::start(&kubectl, &dir)).transpose()?;
+    let all = every(&kubectl, &options, &dir);
+    drop(webhook);
+    let _ = std::fs::remove_dir_all(&dir);
+    let runs = all?;
+    let clean = runs.iter().filter(|run| run.mode != Mode::Plain).flat_map(|run| &run.seen);
+    let clean = clean.fold(true, |clean, seen| clean && seen.result.tally.lost == 0);
+    if runs.len() > 1 {
+        print!("\n{}", table::markdown(&table::all(&runs))?);
+    }
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn every(kubectl: &Kubectl, options: &Options, dir: &Path) -> anyhow::Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    println!("{}", table::HEAD);
+    for _ in 0..options.runs {
+        for server in &options.servers {
+            for event in &options.events {
+                for mode in &options.modes {
+                    for made in 0..=AGAIN {
+                        let mut run = one(kubectl, options, dir, server, *event, *mode)?;
+                        run.again = (run.stall > MOST_STALL || run.came_back > 0) && made < AGAIN;
+                        print!("{}", table::rows(&run));
+                        if let Some(path) = &options.json {
+                            table::keep(path, &run)?;
+                        }
+                        let again = run.again;
+                        runs.push(run);
+                        if !again {
+                            break;
+                        }
                     }
                 }
             }
         }
     }
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(runs)
 }
 
 fn options(args: &[String]) -> anyhow::Result<Options> {
@@ -163,12 +182,16 @@ fn options(args: &[String]) -> anyhow::Result<Options> {
     let mut options = Options {
         servers: SERVERS.into_iter().filter_map(Server::from_id).collect(),
         events: EVENTS.to_vec(),
-        modes: vec![false, true],
+        modes: MODES.to_vec(),
+        clients: CLIENTS.to_vec(),
+        by: By::Webhook,
         rate: 300.0,
         runs: 1,
         profile: Profile::from_id("envoy").context("a profile")?,
         lag: Duration::ZERO,
+        envoy: None,
         json: None,
+        table: None,
     };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
@@ -180,12 +203,14 @@ fn options(args: &[String]) -> anyhow::Result<Options> {
                 })?;
             }
             Long("events") => options.events = listed(&parser.value()?.string()?, Event::from_id)?,
-            Long("modes") => {
-                options.modes = listed(&parser.value()?.string()?, |id| match id {
-                    "plain" => Ok(false),
-                    "lameduck" => Ok(true),
-                    _ => bail!("{id:?} is no mode: plain, lameduck"),
-                })?;
+            Long("modes") => options.modes = listed(&parser.value()?.string()?, Mode::from_id)?,
+            Long("clients") => options.clients = listed(&parser.value()?.string()?, Client::from_id)?,
+            Long("by") => {
+                options.by = match parser.value()?.string()?.as_str() {
+                    "command" => By::Command,
+                    "webhook" => By::Webhook,
+                    other => bail!("--by {other:?}: command, webhook"),
+                };
             }
             Long("rate") => options.rate = parser.value()?.parse()?,
             Long("runs") => options.runs = parser.value()?.parse()?,
@@ -194,7 +219,9 @@ fn options(args: &[String]) -> anyhow::Result<Options> {
                 let id = parser.value()?.string()?;
                 options.profile = Profile::from_id(&id).with_context(|| format!("{id:?} is no profile"))?;
             }
+            Long("envoy") => options.envoy = Some(parser.value()?.into()),
             Long("json") => options.json = Some(parser.value()?.into()),
+            Long("table") => options.table = Some(parser.value()?.into()),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -207,26 +234,47 @@ fn listed<T>(text: &str, one: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Res
 
 /// One drill under `lameduck run` with what is the default; what was lost.
 pub fn under_lameduck(kubectl: &Kubectl, server: &Server, event: Event) -> anyhow::Result<Vec<String>> {
-    let options = options(&["--rate".to_owned(), "100".to_owned()])?;
-    let Run { result, .. } = one(kubectl, &options, server, event, true)?;
-    ensure!(result.losses.len() as u64 == result.tally.lost, "the books do not balance");
-    let lost = result.losses.iter().chain(&result.unknowns);
+    let chosen = ["--rate", "100", "--clients", "slices", "--by", "command"];
+    let options = options(&chosen.map(str::to_owned))?;
+    let run = one(kubectl, &options, &std::env::temp_dir(), server, event, Mode::Observe)?;
+    let lost = run.seen.iter().flat_map(|seen| seen.result.losses.iter().chain(&seen.result.unknowns));
     Ok(lost.map(|loss| format!("{} {} ({}: {})", loss.method, loss.path, loss.cause.id(), loss.grounds)).collect())
 }
 
 /// One Deployment from its start to its end; what became of each request, and how its pods ended.
-fn one(kubectl: &Kubectl, options: &Options, server: &Server, event: Event, wrapped: bool) -> anyhow::Result<Run> {
-    let name = format!("{}-{}", server.id, mode(wrapped));
-    let begun = begin(kubectl, server, wrapped, &name, REPLICAS);
-    let result = begun.and_then(|()| under_load(kubectl, options, server, event, &name));
+fn one(
+    kubectl: &Kubectl,
+    options: &Options,
+    dir: &Path,
+    server: &Server,
+    event: Event,
+    mode: Mode,
+) -> anyhow::Result<Run> {
+    let name = format!("{}-{}", server.id, mode.id());
+    let deployment = manifest(server, mode, options.by, &name, REPLICAS);
+    let stalls = Stalls::watch();
+    let result =
+        begin(kubectl, &deployment, &name).and_then(|()| under_load(kubectl, options, dir, server, event, &name));
+    let stall = stalls.longest();
     end(kubectl, &name)?;
-    let (result, statuses) = result.with_context(|| format!("{name}, {}", event.id()))?;
-    Ok(Run { server: *server, event, wrapped, lag: options.lag, result, statuses })
+    let Loaded { seen, statuses, came_back } = result.with_context(|| format!("{name}, {}", event.id()))?;
+    Ok(Run {
+        server: *server,
+        event,
+        mode,
+        by: options.by,
+        lag: options.lag,
+        seen,
+        statuses,
+        stall,
+        came_back,
+        again: false,
+    })
 }
 
-/// Makes the Deployment and its Service, and waits until all is ready.
-pub fn begin(kubectl: &Kubectl, server: &Server, wrapped: bool, name: &str, replicas: usize) -> anyhow::Result<()> {
-    kubectl.apply(&manifest(server, wrapped, name, replicas))?;
+/// Makes a Deployment and its Service, and waits until all is ready.
+pub fn begin(kubectl: &Kubectl, manifest: &Value, name: &str) -> anyhow::Result<()> {
+    kubectl.apply(manifest)?;
     kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"])?;
     Ok(())
 }
@@ -245,13 +293,29 @@ pub fn end(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
 }
 
 /// The Deployment as most people write it, and its Service.
-fn manifest(server: &Server, wrapped: bool, name: &str, replicas: usize) -> Value {
-    let own = Image::command_of(server);
-    let command = if wrapped { [vec![LAMEDUCK.into(), "run".into(), "--".into()], own].concat() } else { own };
+pub fn manifest(server: &Server, mode: Mode, by: By, name: &str, replicas: usize) -> Value {
+    let mut command = Image::command_of(server);
+    let mut env = vec![json!({ "name": "PORT", "value": PORT.to_string() })];
+    let mut annotations = json!({});
+    let listen = format!(":{PORT}");
+    match (mode, by) {
+        (Mode::Plain, _) => {}
+        (Mode::Observe | Mode::Front, By::Command) => {
+            command.splice(0..0, [LAMEDUCK.into(), "run".into(), "--".into()]);
+            if mode == Mode::Front {
+                env.push(json!({ "name": "LAMEDUCK_LISTEN", "value": listen }));
+            }
+        }
+        (Mode::Observe | Mode::Front, By::Webhook) => {
+            annotations["lameduck.dev/inject"] = "true".into();
+            if mode == Mode::Front {
+                annotations["lameduck.dev/listen"] = listen.into();
+            }
+        }
+    }
     let labels = json!({ "app": name });
     let container = json!({
-        "name": "app", "image": Image::name_of(server), "imagePullPolicy": "Never", "command": command,
-        "env": [{ "name": "PORT", "value": PORT.to_string() }],
+        "name": "app", "image": Image::name_of(server), "imagePullPolicy": "Never", "command": command, "env": env,
         "ports": [{ "containerPort": PORT }],
         "readinessProbe": { "httpGet": { "path": "/", "port": PORT }, "periodSeconds": 1 },
     });
@@ -264,7 +328,7 @@ fn manifest(server: &Server, wrapped: bool, name: &str, replicas: usize) -> Valu
         "spec": {
             "replicas": replicas, "selector": { "matchLabels": labels },
             "strategy": { "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
-            "template": { "metadata": { "labels": labels }, "spec": pod },
+            "template": { "metadata": { "labels": labels, "annotations": annotations }, "spec": pod },
         },
     });
     let service = json!({
@@ -274,117 +338,63 @@ fn manifest(server: &Server, wrapped: bool, name: &str, replicas: usize) -> Valu
     json!({ "apiVersion": "v1", "kind": "List", "items": [deployment, service] })
 }
 
+/// All clients' loads on one Deployment, and the event that all of them see.
 fn under_load(
     kubectl: &Kubectl,
     options: &Options,
+    dir: &Path,
     server: &Server,
     event: Event,
     name: &str,
-) -> anyhow::Result<(DrillResult, Vec<i64>)> {
-    let mix = server.mix(false, 2.0);
-    let plan = Plan {
+) -> anyhow::Result<Loaded> {
+    let work = Work {
         replicas: REPLICAS,
-        rate: options.rate,
+        port: PORT,
+        grace: GRACE,
+        rate: options.rate / options.clients.len() as f64,
         profile: options.profile,
         lag: options.lag,
-        grace: GRACE,
-        mix: mix.iter().map(|line| line.parse()).collect::<Result<_, _>>().context("the mix")?,
-        ..Plan::default()
     };
-    let (sender, receiver) = live::channel();
-    let watch = Watch::begin(kubectl, name, sender)?;
+    let service = kubectl.get(&["service", name])?;
+    let service = service["spec"]["clusterIP"].as_str().context("clusterIP")?.parse().context("clusterIP")?;
+    let routed = watch::routed(kubectl, name)?;
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let (loads, tell) = client::prepare(
+        &options.clients,
+        server,
+        work,
+        options.envoy.as_deref(),
+        dir,
+        SocketAddr::new(service, 80),
+        &routed,
+        &heard,
+    )?;
+    let watch = Watch::begin(kubectl, name, tell)?;
     let (began, begins) = mpsc::channel();
-    let (kubectl, name) = (kubectl.clone(), name.to_owned());
-    // The load ends with the watch.
+    let (kubectl, name, count) = (kubectl.clone(), name.to_owned(), loads.len());
+    // The loads end with the watch.
     let director = thread::spawn(move || {
-        let done = direct(&kubectl, &watch, event, &name, &begins);
+        let done = event::direct(&kubectl, &watch, event, &name, &begins, count);
         watch.enough();
-        thread::sleep(AROUND);
+        thread::sleep(AFTER);
         let statuses = watch.statuses();
         watch.stop();
         done.map(|()| statuses)
     });
-    let result = lameduck_drill::follow(&plan, receiver, |news| {
-        if let Progress::LoadBegan { .. } = news {
-            let _ = began.send(());
-        }
-    });
-    // Where the load never began the director must not wait for it.
+    let run = |load: client::Load| {
+        let (began, heard) = (began.clone(), Arc::clone(&heard));
+        thread::spawn(move || load.run(&began, &heard))
+    };
+    let running: Vec<_> = loads.into_iter().map(run).collect();
+    // Where no load began the director must not wait for it.
     drop(began);
-    let directed = director.join().map_err(|_| anyhow::anyhow!("the director ended"))?;
-    let result = result?;
-    let statuses = directed?;
-    ensure!(result.balances(), "the books do not balance");
-    Ok((result, statuses))
-}
-
-/// Lets the load run, does what ends pods, and waits for their ends.
-fn direct(
-    kubectl: &Kubectl,
-    watch: &Watch,
-    event: Event,
-    name: &str,
-    begins: &mpsc::Receiver<()>,
-) -> anyhow::Result<()> {
-    begins.recv().context("the load did not begin")?;
-    thread::sleep(AROUND);
-    watch.tell(event.id());
-    event.carry_out(kubectl, name)?;
-    let began = Instant::now();
-    while watch.stopping() < event.ends() || watch.open() > 0 {
-        ensure!(began.elapsed() < LONGEST, "{} of {} pods still have not ended", watch.open(), watch.stopping());
-        thread::sleep(POLL);
-    }
-    kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"])?;
-    thread::sleep(AROUND);
-    Ok(())
-}
-
-fn causes(result: &DrillResult) -> BTreeMap<String, u64> {
-    let mut causes = BTreeMap::new();
-    for loss in result.losses.iter().chain(&result.unknowns) {
-        *causes.entry(loss.cause.id().to_owned()).or_default() += 1;
-    }
-    causes
-}
-
-impl Run {
-    /// A row of the table.
-    fn row(&self) -> String {
-        let Run { result, .. } = self;
-        let causes: Vec<String> = causes(result).iter().map(|(cause, count)| format!("{count} {cause}")).collect();
-        let stop = result.term_to_exit_s.max.map_or_else(String::new, |longest| format!("{longest:.1} s"));
-        let statuses: BTreeSet<String> = self.statuses.iter().map(ToString::to_string).collect();
-        let cells = [
-            self.server.title.to_owned(),
-            self.event.id().to_owned(),
-            show(self.lag),
-            mode(self.wrapped).to_owned(),
-            result.tally.sent.to_string(),
-            (result.tally.lost + result.tally.unknown).to_string(),
-            causes.join(", "),
-            result.unrouted.to_string(),
-            stop,
-            statuses.into_iter().collect::<Vec<_>>().join(", "),
-        ];
-        format!("| {} |", cells.join(" | "))
-    }
-
-    /// Adds it to a file.
-    fn keep(&self, path: &Path) -> anyhow::Result<()> {
-        let empty = || json!({ "schema": SCHEMA, "runs": [] });
-        let mut all: Value = fs::read(path).ok().map_or_else(|| Ok(empty()), |text| serde_json::from_slice(&text))?;
-        let result = &self.result;
-        let run = json!({
-            "server": self.server.id, "event": self.event.id(), "mode": mode(self.wrapped), "lag_s": self.lag.as_secs_f64(),
-            "rate": result.plan.rate, "profile": result.plan.profile, "sent": result.tally.sent, "lost": result.tally.lost,
-            "unknown": result.tally.unknown, "unrouted": result.unrouted, "causes": causes(result),
-            "server_log": result.server_log, "term_to_exit_s": result.term_to_exit_s.all, "statuses": self.statuses,
-            "losses": result.losses,
-        });
-        all["runs"].as_array_mut().context("runs")?.push(run);
-        fs::write(path, all.to_string()).with_context(|| path.display().to_string())
-    }
+    let ended = |what: &str| anyhow::anyhow!("{what} ended");
+    let seen: Vec<_> = running.into_iter().map(|load| load.join().map_err(|_| ended("a load"))?).collect();
+    let statuses = director.join().map_err(|_| ended("the director"))?;
+    let seen = seen.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    ensure!(!seen.is_empty(), "--clients names none");
+    let came_back = heard.lock().unwrap_or_else(PoisonError::into_inner).came_back.len();
+    Ok(Loaded { seen, statuses: statuses?, came_back })
 }
 
 #[cfg(test)]
@@ -394,24 +404,28 @@ mod tests {
     #[test]
     fn a_deployment_and_its_service() {
         let server = Server::from_id("node").unwrap();
-        let made = manifest(&server, true, "node-lameduck", 3);
-        let pod = &made["items"][0]["spec"]["template"]["spec"];
-        let command = &pod["containers"][0]["command"];
-        assert_eq!(command, &json!([LAMEDUCK, "run", "--", "node", "/app/app.js"]));
-        assert_eq!(made["items"][1]["spec"]["selector"], made["items"][0]["spec"]["template"]["metadata"]["labels"]);
-        assert_eq!(
-            manifest(&server, false, "x", 1)["items"][0]["spec"]["template"]["spec"]["containers"][0]["command"][0],
-            "node"
-        );
+        let made = |mode, by| manifest(&server, mode, by, "node-x", 3);
+        let template = |made: &Value| made["items"][0]["spec"]["template"].clone();
+        let command = |made: &Value| template(made)["spec"]["containers"][0]["command"].clone();
+        let observed = made(Mode::Observe, By::Command);
+        assert_eq!(command(&observed), json!([LAMEDUCK, "run", "--", "node", "/app/app.js"]));
+        assert_eq!(observed["items"][1]["spec"]["selector"], template(&observed)["metadata"]["labels"]);
+        assert_eq!(command(&made(Mode::Plain, By::Webhook)), json!(["node", "/app/app.js"]));
+        let injected = made(Mode::Front, By::Webhook);
+        assert_eq!(command(&injected), json!(["node", "/app/app.js"]));
+        let annotations = json!({ "lameduck.dev/inject": "true", "lameduck.dev/listen": ":8080" });
+        assert_eq!(template(&injected)["metadata"]["annotations"], annotations);
     }
 
     #[test]
     fn what_to_drill() {
         let read = |line: &str| options(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-        let chosen = read("--servers gunicorn --events drain,delete --modes lameduck --lag 0.5").unwrap();
+        let chosen =
+            read("--servers gunicorn --events drain,delete --modes front --lag 0.5 --clients kube-proxy").unwrap();
         assert_eq!((chosen.servers[0].id, chosen.events), ("gunicorn", vec![Event::Drain, Event::Delete]));
-        assert_eq!((chosen.modes, chosen.lag), (vec![true], Duration::from_millis(500)));
-        for bad in ["--servers tomcat", "--events stop", "--modes half", "--what"] {
+        assert_eq!((chosen.modes, chosen.lag), (vec![Mode::Front], Duration::from_millis(500)));
+        assert_eq!(chosen.clients[0].id(), "kube-proxy");
+        for bad in ["--servers tomcat", "--events stop", "--modes half", "--what", "--clients all", "--by hand"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

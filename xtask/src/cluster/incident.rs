@@ -106,7 +106,7 @@ fn play(kubectl: &Kubectl, cured: bool) -> anyhow::Result<DrillResult> {
 /// Drives the pods, deletes one, and goes on until it has ended; what became of each request, and with what its Workhorse ended.
 fn under_load(kubectl: &Kubectl, plan: &Plan, name: &str) -> anyhow::Result<(DrillResult, Vec<i64>)> {
     let (sender, receiver) = live::channel();
-    let watch = Watch::begin(kubectl, name, sender)?;
+    let watch = Watch::begin(kubectl, name, Box::new(move |news| sender.tell(news)))?;
     let (began, begins) = mpsc::channel();
     let (kubectl, name) = (kubectl.clone(), name.to_owned());
     // The load ends with the watch.

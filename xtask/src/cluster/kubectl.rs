@@ -13,15 +13,22 @@ use super::STATE;
 pub struct Kubectl {
     program: PathBuf,
     config: PathBuf,
+    namespace: String,
 }
 
 impl Kubectl {
     /// For the cluster of this machine.
     pub fn new() -> anyhow::Result<Kubectl> {
         let state = Path::new(STATE);
-        let kubectl = Kubectl { program: state.join("bin/kubectl"), config: state.join("kubeconfig") };
+        let (program, config) = (state.join("bin/kubectl"), state.join("kubeconfig"));
+        let kubectl = Kubectl { program, config, namespace: "default".into() };
         ensure!(kubectl.config.exists(), "no cluster is up: cargo xtask cluster up");
         Ok(kubectl)
+    }
+
+    /// The same, for what is in another namespace.
+    pub fn within(self, namespace: &str) -> Kubectl {
+        Kubectl { namespace: namespace.to_owned(), ..self }
     }
 
     /// How a person does it.
@@ -35,7 +42,8 @@ impl Kubectl {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(&self.config).args(args).stdin(Stdio::null());
+        command.arg("--kubeconfig").arg(&self.config).args(["--namespace", &self.namespace]);
+        command.args(args).stdin(Stdio::null());
         command
     }
 

@@ -4,7 +4,8 @@ use super::run;
 
 /// This machine's end of the cable.
 const HOST_LINK: &str = "lameduck-host";
-const HOST: &str = "10.213.0.1";
+/// Its address there.
+pub const HOST: &str = "10.213.0.1";
 /// Where the API server is.
 pub const ROOM: &str = "10.213.0.2";
 /// Where Services are.

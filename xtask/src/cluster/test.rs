@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use lameduck_drill::servers::Server;
 use serde_json::Value;
 
+use super::event::Event;
 use super::{Kubectl, STATE, SYSCTLS, UP_TAKES, drill, left, net, programs, run};
 
 /// What is done with the cluster while it is up, in this order. A further test is a line here.
@@ -65,7 +66,8 @@ fn in_time(took: Duration) -> anyhow::Result<()> {
 }
 
 fn started(kubectl: &Kubectl) -> anyhow::Result<()> {
-    drill::begin(kubectl, &server()?, false, NAME, 2)
+    let plain = drill::manifest(&server()?, drill::Mode::Plain, drill::By::Command, NAME, 2);
+    drill::begin(kubectl, &plain, NAME)
 }
 
 fn server() -> anyhow::Result<Server> {
@@ -173,7 +175,7 @@ fn ask(address: SocketAddr, id: &str) -> anyhow::Result<String> {
 }
 
 fn restart_loses_nothing(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let lost = drill::under_lameduck(kubectl, &server()?, drill::Event::Restart)?;
+    let lost = drill::under_lameduck(kubectl, &server()?, Event::Restart)?;
     ensure!(lost.is_empty(), "lost: {}", lost.join("; "));
     Ok(())
 }

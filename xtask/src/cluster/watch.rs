@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use lameduck_drill::live::{News, Sender};
+use lameduck_drill::live::News;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
@@ -20,6 +20,9 @@ use super::{Kubectl, cgroups};
 
 /// How often a thread that waits for an exit looks whether anybody wants to know.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Who is told what is new.
+pub type Tell = Box<dyn Fn(News) + Send + Sync>;
 
 /// The watch over a Deployment's pods. Ends with [`Watch::stop`].
 pub struct Watch {
@@ -32,7 +35,7 @@ struct Known {
     kubectl: Kubectl,
     /// Those that read pods' output.
     logs: Mutex<Vec<Child>>,
-    news: Sender,
+    tell: Tell,
     over: AtomicBool,
     pods: Mutex<BTreeMap<String, Pod>>,
 }
@@ -47,12 +50,12 @@ struct Pod {
 }
 
 impl Watch {
-    /// Begins to tell `news` of the pods with the label `app=NAME` and of the Service with that name.
-    pub fn begin(kubectl: &Kubectl, name: &str, news: Sender) -> anyhow::Result<Watch> {
+    /// Begins to tell of the pods with the label `app=NAME` and of the Service with that name.
+    pub fn begin(kubectl: &Kubectl, name: &str, tell: Tell) -> anyhow::Result<Watch> {
         let known = Arc::new(Known {
             kubectl: kubectl.clone(),
             logs: Mutex::default(),
-            news,
+            tell,
             over: AtomicBool::new(false),
             pods: Mutex::default(),
         });
@@ -63,7 +66,7 @@ impl Watch {
         watch.follow(kubectl, "pods", &of_pods, Known::pod)?;
         watch.follow(kubectl, "endpointslices", &of_slices, move |known, event| {
             for piece in slices.hear(event) {
-                known.news.tell(piece);
+                (known.tell)(piece);
             }
         })?;
         Ok(watch)
@@ -91,12 +94,12 @@ impl Watch {
 
     /// Tells of something that was done.
     pub fn tell(&self, what: &str) {
-        self.known.news.tell(News::Event { what: what.to_owned() });
+        (self.known.tell)(News::Event { what: what.to_owned() });
     }
 
     /// Ends the load; what is still written of it is heard.
     pub fn enough(&self) {
-        self.known.news.tell(News::Enough);
+        (self.known.tell)(News::Enough);
     }
 
     /// How many pods were told to stop.
@@ -151,7 +154,7 @@ impl Known {
         if object["metadata"]["deletionTimestamp"].is_string()
             && !self.change(&name, |pod| pod.stopping = true).stopping
         {
-            self.news.tell(News::Stopping { name: name.clone() });
+            (self.tell)(News::Stopping { name: name.clone() });
         }
         let container = &object["status"]["containerStatuses"][0];
         if container["state"]["running"].is_object()
@@ -165,7 +168,7 @@ impl Known {
         if let Some(code) = container["state"]["terminated"]["exitCode"].as_i64()
             && self.change(&name, |pod| pod.status = Some(code)).status.is_none()
         {
-            self.news.tell(News::Status { name: name.clone(), code: code as i32 });
+            (self.tell)(News::Status { name: name.clone(), code: code as i32 });
         }
         if event["type"] == "DELETED" {
             self.exited(name);
@@ -174,7 +177,7 @@ impl Known {
 
     fn exited(&self, name: String) {
         if !self.change(&name, |pod| pod.exited = true).exited {
-            self.news.tell(News::Exited { name });
+            (self.tell)(News::Exited { name });
         }
     }
 
@@ -183,11 +186,11 @@ impl Known {
         let Ok(mut child) = self.kubectl.follow(&["logs", "--follow", name]) else { return };
         let output = child.stdout.take();
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(child);
-        let (news, name) = (self.news.clone(), name.to_owned());
+        let (known, name) = (Arc::clone(self), name.to_owned());
         thread::spawn(move || {
             let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok);
             lines.for_each(|line| {
-                news.tell(News::Log { name: name.clone(), line });
+                (known.tell)(News::Log { name: name.clone(), line });
             });
         });
     }
@@ -250,6 +253,12 @@ impl Slices {
         self.routed = now;
         news
     }
+}
+
+/// The endpoints that a Service's slices name now.
+pub fn routed(kubectl: &Kubectl, name: &str) -> anyhow::Result<BTreeSet<(String, SocketAddr)>> {
+    let slices = kubectl.get(&["endpointslices", &format!("--selector=kubernetes.io/service-name={name}")])?;
+    Ok(slices["items"].as_array().into_iter().flatten().flat_map(ready).collect())
 }
 
 /// The endpoints of a slice that a proxy would send to.

@@ -157,3 +157,34 @@ fn nothing_is_sent_before_all_are_routed_to() {
     let error = follow(&Plan { replicas: 2, ..Plan::default() }, receiver, |_| {}).unwrap_err();
     assert!(matches!(error, SetupError::NotRouted { found: 1, wanted: 2, .. }), "{error}");
 }
+
+#[test]
+fn routing_comes_back_to_one_that_it_left() {
+    let (mut first, mut second) = (Service::start("pod-a"), Service::start("pod-b"));
+    let (news, receiver) = channel();
+    let (began, begins) = mpsc::channel();
+    let (again, other) = (first.routed(), second.name.clone());
+    assert!(news.tell(first.routed()) && news.tell(second.routed()));
+    let name = first.name.clone();
+    let director = thread::spawn(move || {
+        begins.recv().unwrap();
+        // Its probe failed, and passed again; and then the other is left for good.
+        for piece in [News::Unrouted { name }, again, News::Unrouted { name: other }, News::Enough] {
+            thread::sleep(LAG);
+            news.tell(piece);
+        }
+    });
+    let plan = Plan { replicas: 2, rate: 200.0, lag: LAG / 2, rtt: Duration::ZERO, min_sample: 1, ..Plan::default() };
+    let result = follow(&plan, receiver, |piece| {
+        if let Progress::LoadBegan { .. } = piece {
+            began.send(()).unwrap();
+        }
+    });
+    director.join().unwrap();
+    first.end();
+    second.end();
+    let result = result.unwrap();
+    assert_eq!((result.tally.lost, result.tally.unknown, result.unrouted), (0, 0, 0), "{:#?}", result.losses);
+    let sent: Vec<u64> = result.replicas.iter().map(|replica| replica.tally.sent).collect();
+    assert!(result.tally.sent > 300 && sent.iter().all(|sent| *sent > 100), "{sent:?}");
+}

@@ -1,0 +1,204 @@
+//! What drills showed: a row for each as it ends, a file of all, and the table of runs of the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use lameduck_core::duration::show;
+use lameduck_drill::DrillResult;
+use lameduck_drill::servers::Server;
+use serde_json::{Value, json};
+
+use super::client::{Client, Seen};
+use super::drill::Run;
+
+const SCHEMA: &str = "lameduck.cluster-drill/2";
+
+/// The head of the rows.
+pub const HEAD: &str = "| server | event | client | mode | lag | sent | lost | causes | sent again | unrouted | stop, at most | exit | stall |\n\
+    |---|---|---|---|---|---|---|---|---|---|---|---|---|";
+
+fn causes(result: &DrillResult) -> BTreeMap<String, u64> {
+    let mut causes = BTreeMap::new();
+    for loss in result.losses.iter().chain(&result.unknowns) {
+        *causes.entry(loss.cause.id().to_owned()).or_default() += 1;
+    }
+    causes
+}
+
+fn listed(causes: &BTreeMap<String, u64>) -> String {
+    let mut by_count: Vec<_> = causes.iter().collect();
+    by_count.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    by_count.iter().map(|(cause, count)| format!("{count} {cause}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A run's rows, one a client.
+pub fn rows(run: &Run) -> String {
+    let statuses: BTreeSet<String> = run.statuses.iter().map(ToString::to_string).collect();
+    let exits = statuses.into_iter().collect::<Vec<_>>().join(", ");
+    let probes = if run.came_back > 0 { format!(", {} pods' probes failed", run.came_back) } else { String::new() };
+    let stall = format!("{}{probes}{}", show(run.stall), if run.again { ", made again" } else { "" });
+    let row = |Seen { client, result, resent }: &Seen| {
+        let cells = [
+            run.server.title.to_owned(),
+            run.event.id().to_owned(),
+            client.title().to_owned(),
+            run.mode.id().to_owned(),
+            show(run.lag),
+            result.tally.sent.to_string(),
+            (result.tally.lost + result.tally.unknown).to_string(),
+            listed(&causes(result)),
+            resent.to_string(),
+            result.unrouted.to_string(),
+            result.term_to_exit_s.max.map_or_else(String::new, |longest| format!("{longest:.1} s")),
+            exits.clone(),
+            stall.clone(),
+        ];
+        format!("| {} |\n", cells.join(" | "))
+    };
+    run.seen.iter().map(row).collect()
+}
+
+fn written(run: &Run) -> Vec<Value> {
+    let of = |Seen { client, result, resent }: &Seen| {
+        json!({
+            "server": run.server.id, "event": run.event.id(), "mode": run.mode.id(), "by": run.by.id(), "client": client.id(),
+            "lag_s": run.lag.as_secs_f64(), "rate": result.plan.rate, "profile": result.plan.profile,
+            "sent": result.tally.sent, "lost": result.tally.lost, "unknown": result.tally.unknown,
+            "unrouted": result.unrouted, "resent": resent, "causes": causes(result), "server_log": result.server_log,
+            "term_to_exit_s": result.term_to_exit_s.all, "statuses": run.statuses,
+            "stall_s": run.stall.as_secs_f64(), "came_back": run.came_back, "made_again": run.again, "losses": result.losses,
+        })
+    };
+    run.seen.iter().map(of).collect()
+}
+
+/// What a file has.
+pub fn read(path: &Path) -> anyhow::Result<Value> {
+    let text = fs::read(path).with_context(|| path.display().to_string())?;
+    let all: Value = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    ensure!(all["schema"] == SCHEMA, "{}: its schema is {}, expected {SCHEMA:?}", path.display(), all["schema"]);
+    Ok(all)
+}
+
+/// All of some runs, as in a file.
+pub fn all(runs: &[Run]) -> Value {
+    json!({ "schema": SCHEMA, "runs": runs.iter().flat_map(written).collect::<Vec<_>>() })
+}
+
+/// Adds a run to a file.
+pub fn keep(path: &Path, run: &Run) -> anyhow::Result<()> {
+    let mut known = if path.exists() { read(path)? } else { all(&[]) };
+    known["runs"].as_array_mut().context("runs")?.extend(written(run));
+    fs::write(path, known.to_string()).with_context(|| path.display().to_string())
+}
+
+/// Runs of the same.
+#[derive(Debug, Default)]
+struct Same {
+    requests: u64,
+    lost: Vec<u64>,
+    causes: BTreeMap<String, u64>,
+    resent: u64,
+    longest: f64,
+    again: u64,
+}
+
+impl Same {
+    fn add(&mut self, run: &Value) {
+        let count = |name: &str| run[name].as_u64().unwrap_or_default();
+        if run["made_again"] == true {
+            self.again += 1;
+            return;
+        }
+        self.requests += count("sent");
+        self.lost.push(count("lost") + count("unknown"));
+        self.resent += count("resent");
+        for (cause, count) in run["causes"].as_object().into_iter().flatten() {
+            *self.causes.entry(cause.clone()).or_default() += count.as_u64().unwrap_or_default();
+        }
+        let stops = run["term_to_exit_s"].as_array().into_iter().flatten().filter_map(Value::as_f64);
+        self.longest = stops.fold(self.longest, f64::max);
+    }
+
+    /// The least, the median and the most of a run.
+    fn spread(&self) -> String {
+        let mut lost = self.lost.clone();
+        lost.sort_unstable();
+        match lost[..] {
+            [] => String::new(),
+            [.., most] if most == 0 => "**0**".to_owned(),
+            [least, ..] => format!("{least} / {} / {}", lost[lost.len() / 2], lost[lost.len() - 1]),
+        }
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let again = if self.again > 0 { format!(" (+{} made again)", self.again) } else { String::new() };
+        [
+            format!("{}{again}", self.lost.len()),
+            self.requests.to_string(),
+            self.spread(),
+            listed(&self.causes),
+            self.resent.to_string(),
+            format!("{:.1} s", self.longest),
+        ]
+    }
+}
+
+/// The table: a row for each server, event, client and mode, in the order in which they first come.
+pub fn markdown(all: &Value) -> anyhow::Result<String> {
+    let mut order: Vec<[String; 5]> = Vec::new();
+    let mut same: BTreeMap<[String; 5], Same> = BTreeMap::new();
+    for run in all["runs"].as_array().context("runs")? {
+        let word = |name: &str| run[name].as_str().map(str::to_owned).with_context(|| name.to_owned());
+        let key = [word("server")?, word("event")?, word("client")?, word("mode")?, word("by")?];
+        if !same.contains_key(&key) {
+            order.push(key.clone());
+        }
+        same.entry(key).or_default().add(run);
+    }
+    let mut text = String::from(
+        "| server | event | client | pods | runs | requests | lost in a run: least / median / most | causes, all runs | sent again by the hop | stop, at most |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    order.sort_by_key(|[server, event, client, ..]| (server.clone(), event.clone(), client.clone()));
+    for key in &order {
+        let [server, event, client, mode, by] = key;
+        let server = Server::from_id(server).map_or(server.as_str(), |server| server.title);
+        let client = Client::from_id(client).map_or_else(|_| client.clone(), |client| client.title().to_owned());
+        let pods = if mode == "plain" { mode.clone() } else { format!("{mode}, by {by}") };
+        let cells = same[key].cells().join(" | ");
+        writeln!(text, "| {server} | {event} | {client} | {pods} | {cells} |")?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_the_same_are_a_row() {
+        let run = |mode: &str, lost: u64, again: bool| {
+            let causes = if lost > 0 { json!({ "idle-close-race": lost }) } else { json!({}) };
+            json!({
+                "server": "go", "event": "drain", "client": "nginx", "mode": mode, "by": "webhook", "sent": 100, "lost": lost,
+                "unknown": 0, "resent": 1, "causes": causes, "term_to_exit_s": [1.0, 2.5], "made_again": again,
+            })
+        };
+        let runs = [run("plain", 5, false), run("plain", 1, false), run("plain", 90, true), run("plain", 2, false)];
+        let runs = [&runs[..], &[run("front", 0, false)]].concat();
+        let all = json!({ "runs": runs });
+        let text = markdown(&all).unwrap();
+        let lines: Vec<&str> = text.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| Go net/http | drain | nginx | plain | 3 (+1 made again) | 300 | 1 / 2 / 5 | 8 idle-close-race | 3 | 2.5 s |",
+                "| Go net/http | drain | nginx | front, by webhook | 1 | 100 | **0** |  | 1 | 2.5 s |",
+            ]
+        );
+    }
+}
