@@ -11,7 +11,7 @@ use lameduck_core::report::{EndedBy, NeighbourOutcome, NeighbourReport, Phase, R
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::support::{Duck, LAMEDUCK, PATIENCE, SERVER, clean, descendants, root, until};
+use crate::support::{Duck, LAMEDUCK, PATIENCE, SERVER, clean, descendants, root, status_field, until};
 
 /// A proxy that keeps a connection to the app for each of its clients': 502 where it can not have an answer.
 const PROXY: &str = "
@@ -69,10 +69,10 @@ impl Pod {
         let outer = duck.child.id() as i32;
         let mut pid = None;
         until("it runs", || {
-            // The shell has become what it was to become.
             let became = |pid: &i32| {
+                let first = status_field(*pid, "NSpid").is_some_and(|pids| pids.ends_with("\t1"));
                 let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                line.starts_with(words[0].as_bytes())
+                first && !line.is_empty() && !line.starts_with(b"sh\0-c\0mount")
             };
             pid = descendants(outer).into_iter().find(became);
             pid.is_some()
@@ -215,7 +215,7 @@ fn the_app_stays_until_the_proxy_in_front_of_it_has_left() {
     app.duck.hear("python3 proxies to port 8080 of this app: it leaves first");
     app.duck.hear("python3 has left after");
     let report = app.duck.report();
-    let order = report.order.unwrap();
+    let order = report.order.clone().unwrap();
     assert_eq!(order.name, "webservice");
     let [line] = &order.neighbours[..] else { panic!("{order:?}") };
     assert_eq!((&line.name[..], line.relation, &line.ports[..]), ("python3", Relation::Proxies, &[8080][..]));
