@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lameduck_core::budget::{Budget, Shares};
 use lameduck_core::front::Command;
-use lameduck_run::machine::{Action, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Seen, State, Time, step};
+use lameduck_run::machine::{Action, Ahead, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Seen, State, Time, step};
 use lameduck_run::signal::{Rewrites, Signal};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -44,6 +44,7 @@ enum Happening {
         in_flight: u8,
         connections: u8,
     },
+    Neighbours(u8),
     PreStopEnded,
     StopCommandEnded(bool),
     MainExited(u8),
@@ -159,6 +160,9 @@ fuzz_target!(|input: Input| {
                 in_flight: u32::from(in_flight),
                 connections: u32::from(connections),
             }),
+            Happening::Neighbours(ahead) => {
+                Event::Neighbours([Ahead::Nobody, Ahead::Untold, Ahead::Leaving][usize::from(ahead % 3)])
+            }
             Happening::PreStopEnded => Event::PreStopEnded,
             Happening::StopCommandEnded(success) => Event::StopCommandEnded { success },
             Happening::MainExited(code) => Event::MainEnded(Ending::Code(code)),

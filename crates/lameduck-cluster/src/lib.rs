@@ -10,6 +10,7 @@ pub mod annotation;
 pub mod api;
 pub mod cert;
 mod clock;
+pub mod endpoints;
 pub mod http;
 pub mod image;
 pub mod inject;

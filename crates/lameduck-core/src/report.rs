@@ -221,6 +221,30 @@ pub struct OrderReport {
     pub held: Duration,
 }
 
+/// Whether routing sent to this pod, as its `EndpointSlices` say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoutingState {
+    /// It did.
+    In,
+    /// Only for a service that had nobody else.
+    LastResort,
+    /// It did not.
+    Out,
+    /// That could not be known.
+    Unknown,
+}
+
+/// What was seen of routing (`--watch-endpoints`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoutingReport {
+    /// Where it stood when the lame duck was over.
+    pub state: RoutingState,
+    /// When it was seen to have taken this pod out, seconds after the drain began; absent where it was not.
+    #[serde(rename = "removed_s")]
+    pub removed: Option<f64>,
+}
+
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrainReport {
@@ -248,6 +272,9 @@ pub struct DrainReport {
     /// Which neighbours in the pod were to leave first; absent where there was none.
     #[serde(default)]
     pub order: Option<OrderReport>,
+    /// What was seen of routing; absent where it was not watched.
+    #[serde(default)]
+    pub routing: Option<RoutingReport>,
     /// How the app ended.
     pub exit: Exit,
     /// Its processes.

@@ -121,6 +121,18 @@ pub enum Ahead {
     Leaving,
 }
 
+/// Whether routing still sends to this pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// Nobody knows, or it does as a last resort: the least time in lame duck has to do.
+    #[default]
+    Unknown,
+    /// It does, so the least time is not over.
+    In,
+    /// It does not, so the least time is over.
+    Out,
+}
+
 /// Where in its life the app is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -161,6 +173,8 @@ pub enum Event {
     Traffic(Seen),
     /// The neighbours were heard.
     Neighbours(Ahead),
+    /// Routing was seen.
+    Routing(Routing),
     /// The last pre-stop command ended.
     PreStopEnded,
     /// The stop command ended.
@@ -289,6 +303,7 @@ pub struct Machine {
     /// The front was told to close.
     front_told: bool,
     ahead: Ahead,
+    routing: Routing,
     /// Since when nothing but neighbours holds the lame duck.
     held_since: Option<Time>,
     kill_again: Time,
@@ -317,6 +332,7 @@ impl Machine {
             reminded: false,
             front_told: false,
             ahead: Ahead::Nobody,
+            routing: Routing::Unknown,
             held_since: None,
             kill_again: Duration::ZERO,
         }
@@ -409,6 +425,10 @@ impl Machine {
             }
             Event::Neighbours(ahead) => {
                 self.ahead = ahead;
+                self.advance(now, actions);
+            }
+            Event::Routing(routing) => {
+                self.routing = routing;
                 self.advance(now, actions);
             }
             Event::PreStopEnded => {
@@ -583,7 +603,13 @@ impl Machine {
         if self.pre_stop_runs {
             return spent;
         }
-        let min_passed = drain.was_over || elapsed >= min;
+        // What was seen counts in place of what was guessed; whether the traffic is quiet is asked all the same.
+        let (min_passed, seen_out) = match self.routing {
+            Routing::Unknown => (elapsed >= min, false),
+            Routing::In => (false, false),
+            Routing::Out => (elapsed >= min, true),
+        };
+        let min_passed = drain.was_over || min_passed;
         let over = match self.seen.listeners {
             // Somebody who names a least time has traffic that is not TCP: a unix socket, UDP.
             Some(0) if self.seen.in_flight == 0 => {
@@ -593,7 +619,7 @@ impl Machine {
                 let since = if drain.was_over { Duration::ZERO } else { drain.began };
                 let last = [self.seen.last_arrival, self.seen.last_sent].into_iter().flatten().fold(since, Time::max);
                 let calm = self.seen.in_flight == 0 && now.saturating_sub(last) >= quiet;
-                (calm && min_passed).then_some(EndedBy::Quiet)
+                (calm && (min_passed || seen_out)).then_some(EndedBy::Quiet)
             }
             None => min_passed.then_some(EndedBy::MinimumPassed),
         };

@@ -167,6 +167,8 @@ pub struct Options {
     pub front: Option<FrontPlan>,
     /// The other containers of the pod.
     pub pod: PodPlan,
+    /// The words that start the process which watches `EndpointSlices`, after the program's own.
+    pub watch_endpoints: Option<Vec<OsString>>,
 }
 
 impl Default for Options {
@@ -195,6 +197,7 @@ impl Default for Options {
             persona: Persona::Lameduck,
             front: None,
             pod: PodPlan::default(),
+            watch_endpoints: None,
         }
     }
 }

@@ -57,6 +57,8 @@ pub fn main() -> u8 {
         "drain" => finish(cli::control::drain(rest, &env)),
         #[cfg(feature = "run")]
         "ready" => finish(cli::control::ready(rest, &env)),
+        #[cfg(feature = "cluster")]
+        cli::endpoints::VERB => finish(cli::endpoints::serve_endpoints(rest, &env)),
         #[cfg(feature = "run")]
         "serve-admin" => finish(cli::control::serve_admin(rest)),
         #[cfg(feature = "run")]

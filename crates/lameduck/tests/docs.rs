@@ -11,7 +11,7 @@ use lameduck_core::duration::show;
 use lameduck_core::front::Figures;
 use lameduck_core::report::{
     DrainReport, EndedBy, Exit, FrontReport, NeighbourOutcome, NeighbourReport, OrderReport, Origin, Phase, PhaseUse,
-    Processes, Relation, SCHEMA, SourceCount, Traffic, TrafficSource,
+    Processes, Relation, RoutingReport, RoutingState, SCHEMA, SourceCount, Traffic, TrafficSource,
 };
 use lameduck_core::timeline::{Moment, Provenance, Timeline};
 
@@ -156,6 +156,7 @@ fn report() -> DrainReport {
             }],
             held: Duration::ZERO,
         }),
+        routing: Some(RoutingReport { state: RoutingState::Out, removed: Some(0.0) }),
         exit: Exit { status: 0, app_code: Some(0), app_signal: Some(0) },
         processes: Processes::default(),
         took: Duration::ZERO,

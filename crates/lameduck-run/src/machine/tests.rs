@@ -572,6 +572,34 @@ fn who_asked_for_a_drain_is_told_once_the_neighbours_have_left_too() {
     assert_eq!(story.machine.state(), State::Stopping);
 }
 
+#[test]
+fn routing_that_was_seen_counts_in_place_of_the_least_time() {
+    let ends = |routing: Routing, quiet_at: u64| {
+        let mut story = Story::of(policy());
+        story.after(0, TERM);
+        story.after(10, Event::Routing(Routing::In));
+        story.after(1000, traffic(10, 0));
+        story.after(1500, Event::Routing(routing));
+        story.after(quiet_at, traffic(10, 0));
+        story.machine.state() == State::Stopping
+    };
+    // Quiet takes 2 s from the last arrival, whatever routing does.
+    assert!(!ends(Routing::Out, 1900) && ends(Routing::Out, 2100));
+    assert!(!ends(Routing::Unknown, 4900) && ends(Routing::Unknown, 5100), "--min, 5 s");
+    assert!(!ends(Routing::In, 12_000), "it is still sent to");
+    assert!(ends(Routing::In, 17_400), "the share is spent");
+}
+
+#[test]
+fn where_quiet_is_not_measured_the_least_time_holds() {
+    let mut story = Story::of(policy());
+    story.after(0, TERM);
+    story.after(100, Event::Routing(Routing::Out));
+    story.when(4900, Event::Traffic(Seen::default()), &[]);
+    story.after(5000, Event::Traffic(Seen::default()));
+    assert_eq!(story.machine.state(), State::Stopping);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Event::Started),
@@ -586,6 +614,7 @@ fn event() -> impl Strategy<Value = Event> {
             }
         ),
         prop_oneof![Just(Ahead::Nobody), Just(Ahead::Untold), Just(Ahead::Leaving)].prop_map(Event::Neighbours),
+        prop_oneof![Just(Routing::Unknown), Just(Routing::In), Just(Routing::Out)].prop_map(Event::Routing),
         Just(Event::PreStopEnded),
         any::<bool>().prop_map(|success| Event::StopCommandEnded { success }),
         any::<u8>().prop_map(|code| Event::MainEnded(Ending::Code(code))),

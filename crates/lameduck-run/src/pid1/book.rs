@@ -122,6 +122,7 @@ impl Book {
             },
             front: watched.front.map(|front| front.report(machine.drain().map(|drain| drain.origin))),
             order: None,
+            routing: None,
             exit: Exit { status, app_code, app_signal },
             processes: Processes { reaped: self.reaped, killed: self.killed },
             took,

@@ -3,6 +3,7 @@
 mod book;
 mod front;
 mod neighbours;
+mod routing;
 mod send;
 mod start;
 mod tasks;
@@ -32,6 +33,7 @@ use book::{Book, Watched};
 use front::Front;
 pub use front::{COMMANDS_DESCRIPTOR, LISTENERS_DESCRIPTOR, MOST_LISTENERS, PAGE_DESCRIPTOR};
 use neighbours::Pod;
+use routing::Watcher;
 pub use start::{ADMIN_DESCRIPTOR, Begin, StartError};
 use tasks::Tasks;
 
@@ -61,6 +63,7 @@ struct Init {
     admin: Option<Admin>,
     front: Option<Front>,
     pod: Option<Pod>,
+    routing: Option<Watcher>,
     observer: Option<Observer>,
     seen: Seen,
     next_look: Time,
@@ -93,9 +96,11 @@ pub fn run(options: Options, begin: &Begin) -> Result<u8, StartError> {
         init.reap();
         init.serve_control();
         init.hear_neighbours();
+        init.hear_routing();
         init.read_tasks();
         init.keep_admin();
         init.keep_front();
+        init.keep_routing();
         init.look_if_due();
         init.ask_neighbours_if_due();
         init.tick();
@@ -138,7 +143,8 @@ impl Init {
         let first = self.exec_status.as_ref().unwrap_or(&self.signals).as_fd();
         let control = self.control.iter().flat_map(control::Server::descriptors);
         let pod = self.pod.as_ref().and_then(|pod| pod.descriptor(now));
-        let all = std::iter::once(first).chain(control).chain(self.tasks.descriptors()).chain(pod);
+        let routing = self.routing.as_ref().and_then(Watcher::descriptor);
+        let all = std::iter::once(first).chain(control).chain(self.tasks.descriptors()).chain(pod).chain(routing);
         fds.extend(all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         // A failed or interrupted poll is as good as one that timed out: everything is looked at anyway.
         let _ = poll(&mut fds, timeout.as_ref());
@@ -327,6 +333,8 @@ impl Init {
             if let Some(admin) = &mut self.admin {
                 (admin.pid, admin.again) = (None, again);
             }
+        } else if self.routing.as_mut().is_some_and(|watcher| watcher.ended(pid)) {
+            // What it last wrote is still in the pipe.
         } else if let Some(event) = self.tasks.ended(now, pid, ending, &mut self.log) {
             self.apply(event);
         } else if let Persona::Tini { warn_on_reap: true, .. } = self.options.persona {
@@ -342,12 +350,15 @@ impl Init {
     /// Whether no process of the app is left, once its main one has ended. The helpers do not count.
     fn nothing_left(&mut self) -> bool {
         // Without a helper of ours, wait(2) tells by itself; a look at every process of the machine is not needed.
-        if self.admin.is_none() && self.front.is_none() {
+        if self.admin.is_none() && self.front.is_none() && self.routing.is_none() {
             return false;
         }
         let Ok(left) = processes::descendants(self.own_pid, &self.helpers()) else {
             // What is left can not be told while a helper of ours lives; without it, wait(2) tells.
             self.finish_front();
+            if let Some(watcher) = &mut self.routing {
+                watcher.stop();
+            }
             if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
                 let _ = sys::kill(pid, false, Signal::KILL);
             }
@@ -361,7 +372,8 @@ impl Init {
     fn helpers(&self) -> Vec<i32> {
         let admin = self.admin.as_ref().and_then(|admin| admin.pid);
         let front = self.front.as_ref().and_then(Front::pid);
-        [admin, front].into_iter().flatten().map(|pid| pid.as_raw_nonzero().get()).collect()
+        let routing = self.routing.as_ref().and_then(Watcher::pid);
+        [admin, front, routing].into_iter().flatten().map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
     /// The processes of the app; `None` where `/proc` does not tell.
@@ -429,6 +441,9 @@ impl Init {
     fn end(mut self, status: u8) -> u8 {
         let status = self.options.mapped(status);
         self.finish_front();
+        if let Some(watcher) = &mut self.routing {
+            watcher.stop();
+        }
         if let Some(pid) = self.admin.as_ref().and_then(|admin| admin.pid) {
             let _ = sys::kill(pid, false, Signal::KILL);
         }
@@ -442,6 +457,8 @@ impl Init {
                     Watched { observer: self.observer.as_ref(), front: self.front.as_ref(), epoch: self.epoch };
                 let mut report = self.book.report(&self.options, &self.policy, &self.machine, watched, now, status);
                 report.order = self.order_report(now);
+                let began = self.machine.drain().map_or(now, |drain| drain.began);
+                report.routing = self.routing.as_ref().and_then(|watcher| watcher.report(began));
                 self.book.publish(&report, &mut self.log);
             }
             Persona::DumbInit { .. } => {

@@ -16,6 +16,7 @@ use rustix::process::Pid;
 use super::book::Book;
 use super::front::{Front, PORT};
 use super::neighbours::Pod;
+use super::routing::Watcher;
 use super::tasks::Tasks;
 use super::{Admin, Init, monotonic, pipe};
 use crate::control;
@@ -214,6 +215,7 @@ pub(super) fn start(options: Options, begin: &Begin) -> Result<Init, StartError>
         admin: admin.map(|listener| Admin { listener, pid: None, again: Duration::ZERO }),
         front,
         pod,
+        routing: options.watch_endpoints.clone().map(Watcher::new),
         observer: None,
         seen: Seen::default(),
         next_look: Duration::ZERO,

@@ -48,7 +48,7 @@ impl Links {
         let _ = self.table.read(WATCHED);
         let sockets = std::mem::take(&mut self.table.sockets);
         let listening: Vec<u16> = sockets.iter().filter(|socket| is_listener(socket)).map(|s| s.local_port).collect();
-        let wanted: Vec<&Socket> = sockets
+        let mut wanted: Vec<&Socket> = sockets
             .iter()
             .filter(|socket| socket.inode != 0 && (is_listener(socket) || connects_within(socket, &listening)))
             // What is known already is not looked for again.
@@ -61,9 +61,11 @@ impl Links {
                 !ports.contains(&port)
             })
             .collect();
+        // By inode, to find each among many: a neighbour may have thousands.
+        wanted.sort_unstable_by_key(|socket| socket.inode);
         self.resolve(&wanted, processes);
         for socket in &wanted {
-            if !self.known.iter().any(|known| known.inode == socket.inode && known.ours) {
+            if !self.find(socket.inode).is_ok_and(|at| self.known[at].ours) {
                 continue;
             }
             let (ports, port) = if is_listener(socket) {
@@ -87,16 +89,24 @@ impl Links {
         (cost * 50).clamp(Duration::from_millis(100), Duration::from_secs(1))
     }
 
+    /// The place of what is known of this inode, or where it would be.
+    fn find(&self, inode: u32) -> Result<usize, usize> {
+        self.known.binary_search_by_key(&inode, |known| known.inode)
+    }
+
+    /// Finds out whose these sockets are; they are sorted by inode.
     fn resolve(&mut self, wanted: &[&Socket], processes: &[i32]) {
-        self.known.retain(|known| wanted.iter().any(|socket| socket.inode == known.inode));
-        let open = |known: &[Known], inode: u32| {
-            known.iter().find(|known| known.inode == inode).is_none_or(|known| !known.ours && known.tries < TRIES)
-        };
-        let unknown: Vec<&Socket> = wanted.iter().copied().filter(|socket| open(&self.known, socket.inode)).collect();
+        self.known.retain(|known| place(wanted, known.inode).is_some());
+        let is_open = |known: &Known| !known.ours && known.tries < TRIES;
+        let unknown: Vec<&Socket> = wanted
+            .iter()
+            .copied()
+            .filter(|socket| self.find(socket.inode).map_or(true, |at| is_open(&self.known[at])))
+            .collect();
         if unknown.is_empty() {
             return;
         }
-        let mut ours: Vec<u32> = Vec::new();
+        let mut ours = vec![false; unknown.len()];
         let mut unreadable = false;
         for pid in processes {
             let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -105,21 +115,32 @@ impl Links {
             };
             for descriptor in descriptors.flatten() {
                 let Ok(link) = fs::read_link(descriptor.path()) else { continue };
-                ours.extend(
-                    procfs::socket_inode(link.as_os_str().as_bytes())
-                        .filter(|inode| unknown.iter().any(|socket| socket.inode == *inode)),
-                );
+                let inode = procfs::socket_inode(link.as_os_str().as_bytes());
+                if let Some(at) = inode.and_then(|inode| place(&unknown, inode)) {
+                    ours[at] = true;
+                }
             }
         }
-        for socket in unknown {
+        let mut new = Vec::new();
+        for (socket, held) in unknown.iter().zip(ours) {
             let same_cgroup = unreadable && socket.cgroup.is_some() && socket.cgroup == self.own_cgroup;
-            let found = ours.contains(&socket.inode) || same_cgroup;
-            match self.known.iter_mut().find(|known| known.inode == socket.inode) {
-                Some(known) => (known.ours, known.tries) = (found, known.tries.saturating_add(1)),
-                None => self.known.push(Known { inode: socket.inode, ours: found, tries: 1 }),
+            let ours = held || same_cgroup;
+            match self.find(socket.inode) {
+                Ok(at) => {
+                    let known = &mut self.known[at];
+                    (known.ours, known.tries) = (ours, known.tries.saturating_add(1));
+                }
+                Err(_) => new.push(Known { inode: socket.inode, ours, tries: 1 }),
             }
         }
+        self.known.append(&mut new);
+        self.known.sort_unstable_by_key(|known| known.inode);
     }
+}
+
+/// The place of an inode among sockets sorted by it.
+fn place(sockets: &[&Socket], inode: u32) -> Option<usize> {
+    sockets.binary_search_by_key(&inode, |socket| socket.inode).ok()
 }
 
 fn is_listener(socket: &Socket) -> bool {

@@ -12,6 +12,8 @@ pub mod copy;
 pub mod demo;
 #[cfg(feature = "drill")]
 pub mod drill;
+#[cfg(feature = "cluster")]
+pub mod endpoints;
 #[cfg(feature = "explain")]
 pub mod explain;
 #[cfg(feature = "front")]

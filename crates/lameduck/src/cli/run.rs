@@ -71,8 +71,12 @@ pub const TELLING: &[Flag] = &[
     Flag::value("log-format", "text|json", "How lines on standard error look. Default: text."),
 ];
 
-/// The other containers of the pod: also options of the front alone.
+/// What is around: the other containers of the pod, and routing. Also options of the front alone.
 pub const POD: &[Flag] = &[
+    Flag::switch(
+        "watch-endpoints",
+        "See in the EndpointSlices when routing has let go of this pod, in place of --min.",
+    ),
     Flag::value("name", "NAME", "The name by which neighbours in the pod know this one. Default: the container's."),
     Flag::list("after", "NAME", "Leave after the neighbour of this name; may be repeated. Default: found out."),
     Flag::value(
@@ -216,8 +220,26 @@ pub fn shared(given: &Given, env: &impl Fn(&str) -> Option<OsString>) -> Result<
             .unwrap_or(defaults.readiness),
         in_kubernetes: env("KUBERNETES_SERVICE_HOST").is_some(),
         pod: pod(given)?,
+        watch_endpoints: watch_endpoints(given)?,
         ..defaults
     })
+}
+
+/// The words of the process that watches, where this build has it.
+fn watch_endpoints(given: &Given) -> Result<Option<Vec<OsString>>, Failure> {
+    let wanted = given.switch("watch-endpoints")?;
+    #[cfg(feature = "cluster")]
+    return Ok(wanted.then(|| vec![super::endpoints::VERB.into()]));
+    #[cfg(not(feature = "cluster"))]
+    if wanted {
+        let source = given.source("watch-endpoints").unwrap_or_default();
+        return Err(given.usage(format!(
+            "{source}: this build can not watch EndpointSlices: expected one with the feature `cluster`, which builds for images \
+             leave out; leave the option out, or build with --features cluster"
+        )));
+    }
+    #[cfg(not(feature = "cluster"))]
+    Ok(None)
 }
 
 fn pod(given: &Given) -> Result<PodPlan, Failure> {

@@ -74,7 +74,7 @@ const FLAGS: &[Flag] = &[
 ];
 
 /// Where Kubernetes puts the account of a pod (documentation, "Configure Service Accounts for Pods").
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub(super) const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DEFAULT_NAME: &str = "lameduck-webhook";
 const DEFAULT_LIFETIME: Duration = Duration::from_hours(90 * 24);
 /// Below that it would be made anew all the time.

@@ -389,7 +389,8 @@ fn the_backlog_outlives_the_front() {
 /// While it serves PID 1 does not look at the front, nor at anything else.
 #[test]
 fn pid_1_sleeps_while_the_front_serves() {
-    let (duck, port) = fronted(&[]);
+    // The lameducks of other tests, in this network too, would ask where it stands.
+    let (duck, port) = fronted(&["--order", "off"]);
     let switches = || crate::support::status_field(duck.child.id() as i32, "voluntary_ctxt_switches").unwrap();
     thread::sleep(Duration::from_millis(200));
     let before = switches();

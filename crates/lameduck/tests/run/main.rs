@@ -10,6 +10,8 @@ mod children;
 mod control;
 mod drain;
 mod early;
+#[cfg(feature = "cluster")]
+mod endpoints;
 #[cfg(feature = "front")]
 mod front;
 mod order;
