@@ -9,6 +9,7 @@ pub mod kube;
 pub mod kubeconfig;
 pub mod live;
 pub mod pid1;
+pub mod reports;
 pub mod resource;
 mod tls;
 

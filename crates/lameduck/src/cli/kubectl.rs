@@ -1,6 +1,7 @@
 //! `kubectl lameduck`: which verb, which cluster, as whom.
 
 mod check;
+mod reports;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -22,12 +23,13 @@ pub const VERB: Verb = Verb {
     from_env: false,
     about: "Verbs:\n\
             \x20 check     Predict lost requests from the live objects of a namespace.\n\
+            \x20 reports   Gather drain reports, and say what follows from them.\n\
             \nkubectl lameduck VERB --help tells more.\n",
     usage_status: exit::USAGE,
 };
 
 /// The verbs on a cluster, by the words that lead to each.
-pub const VERBS: &[&Verb] = &[&check::VERB];
+pub const VERBS: &[&Verb] = &[&check::VERB, &reports::VERB];
 
 /// Which cluster, as whom, where.
 pub(super) const COMMON: &[Flag] = &[
@@ -58,6 +60,7 @@ pub fn kubectl(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
     };
     match verb.to_str().unwrap_or_default() {
         "check" => check::check(&rest, env),
+        "reports" => reports::reports(&rest, env),
         "help" => Err(Failure::Help(help(rest.first().and_then(|verb| verb.to_str())))),
         "version" => {
             println!("kubectl-lameduck {}", env!("CARGO_PKG_VERSION"));
