@@ -5,6 +5,7 @@
 
 pub mod credential;
 pub mod exec;
+pub mod gather;
 pub mod kube;
 pub mod kubeconfig;
 pub mod live;
