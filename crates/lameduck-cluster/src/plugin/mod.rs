@@ -5,10 +5,12 @@
 
 pub mod credential;
 pub mod exec;
+pub mod gather;
 pub mod kube;
 pub mod kubeconfig;
 pub mod live;
 pub mod pid1;
+pub mod reports;
 pub mod resource;
 mod tls;
 

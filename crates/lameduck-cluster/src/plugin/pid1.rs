@@ -1,7 +1,7 @@
 //! Who really is PID 1 in a running container, and what it does with TERM, as its kernel says it (`proc_pid_status(5)`).
 //!
-//! Nothing is put into the pod: `cat`, which most images have, is run in the container; where there is none and the container
-//! runs under lameduck, lameduck itself says so. Else it is not known.
+//! Nothing is put into the pod: one file is read by a program that the image has, whichever of [`READERS`] is there; where the
+//! container runs under lameduck, lameduck itself says so. Else it is not known.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::live::{Object, Objects, controller};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Term {
-    /// It has a handler.
+    /// It has a handler. What that does, the kernel does not say.
     Caught,
     /// It is blocked, for who takes it by `sigwait(3)` or `signalfd(2)`, as inits do.
     Awaited,
@@ -34,11 +34,35 @@ pub enum Term {
 pub enum Way {
     /// The image's `cat`, of `/proc/1/status`.
     Cat,
+    /// What its shell has built in.
+    Shell,
+    /// Its Node.js.
+    Node,
+    /// Its Python.
+    Python,
     /// lameduck, which is PID 1, was asked for its status.
     Lameduck,
     /// It was not.
     None,
 }
+
+/// Programs that can write a file to standard output, as images have them.
+const READERS: [(Way, &[&str]); 4] = [
+    (Way::Cat, &["cat", "/proc/1/status", "/proc/1/cmdline"]),
+    (Way::Shell, &["sh", "-c", "while IFS= read -r line; do printf '%s\\n' \"$line\"; done < /proc/1/status"]),
+    (
+        Way::Node,
+        &[
+            "node",
+            "-e",
+            "for (const f of ['status', 'cmdline']) process.stdout.write(require('fs').readFileSync('/proc/1/' + f))",
+        ],
+    ),
+    (
+        Way::Python,
+        &["python3", "-c", "import sys\nfor f in 'status', 'cmdline': sys.stdout.write(open('/proc/1/' + f).read())"],
+    ),
+];
 
 /// The first process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -136,15 +160,6 @@ async fn ask(kube: &Kube, pod: &Value, container: &Value) -> Result<Answer, Stri
     let own = text(&container["name"]);
     let run =
         async |argv: &[&str]| exec::exec(kube, &namespace, &name, &own, argv).await.map_err(|error| error.to_string());
-    let read = run(&["cat", "/proc/1/status", "/proc/1/cmdline"]).await?;
-    let why = match read {
-        Ended { output, failure: None } => {
-            let (command, term) = status(&output).ok_or("cat /proc/1/status said nothing of signals")?;
-            return Ok((Some(command), term, Way::Cat, None));
-        }
-        Ended { failure: Some(why), .. } => why,
-    };
-    let missing = why.contains("not found") || why.contains("no such file");
     let lameduck = container["command"][0].as_str().filter(|path| path.rsplit('/').next() == Some("lameduck"));
     if let Some(path) = lameduck {
         let said = run(&[path, "ready"]).await?;
@@ -154,8 +169,34 @@ async fn ask(kube: &Kube, pod: &Value, container: &Value) -> Result<Answer, Stri
             return Ok((Some(words(&argv)), Term::Awaited, Way::Lameduck, None));
         }
     }
-    let why: String = why.trim().chars().take(200).collect();
-    Err(if missing { "the image has no cat".to_owned() } else { format!("cat could not be run: {why}") })
+    let mut why = String::new();
+    for (way, argv) in READERS {
+        match run(argv).await? {
+            Ended { output, failure: None } => {
+                let (command, term) = status(&output).ok_or("/proc/1/status says nothing of signals")?;
+                if term == Term::Caught && is_node(&command) {
+                    return Ok((Some(command), Term::Unknown, way, Some(OF_NODE.to_owned())));
+                }
+                return Ok((Some(command), term, way, None));
+            }
+            Ended { failure: Some(failure), .. } => why = failure,
+        }
+    }
+    if why.contains("not found") || why.contains("no such file") {
+        return Err("the image has no cat, no shell, no Node.js and no Python to read /proc/1/status with".to_owned());
+    }
+    Err(format!("/proc/1/status could not be read: {}", why.trim().chars().take(200).collect::<String>()))
+}
+
+/// `node::ResetSignalHandlers` and `SignalExit` in Node's src/node.cc: it catches TERM to put the terminal right, and raises it
+/// again by default, which the kernel drops for PID 1.
+const OF_NODE: &str = "Node.js has a handler of its own, which does nothing in PID 1; whether the app has another, the kernel \
+                       does not say";
+
+fn is_node(command: &str) -> bool {
+    let first = command.split(' ').next().unwrap_or_default();
+    let name = first.rsplit('/').next().unwrap_or_default();
+    ["node", "nodejs", "npm", "npx", "yarn", "pnpm"].contains(&name) || name.starts_with("node-Main")
 }
 
 /// The first words of a command line; more may be secrets.
@@ -210,12 +251,12 @@ mod tests {
         };
         let (none, term) = ("0000000000000000", "0000000000004000");
         check(term, none, none, Term::Caught);
-        // Node 18 without a handler of the app's: USR1 and the like, and not TERM.
         check("0000000108000202", none, "0000000001001000", Term::Dropped);
         check(none, none, term, Term::Ignored);
         // tini, dumb-init and lameduck take signals by sigwait(3) and signalfd(2).
         check(none, "fffffffe7ffbfeff", none, Term::Awaited);
         assert_eq!(status(b"cat: /proc/1/status: Permission denied"), None);
+        assert!(is_node("/usr/bin/node server.js") && is_node("npm start") && !is_node("nodemanager"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ Exit status: 0 read, whatever was lost; 2 usage; 3 nothing in the inputs was und
 ",
 };
 
-const FLAGS: &[Flag] = &[
+pub(super) const FLAGS: &[Flag] = &[
     Flag::value("format", "KIND", "text, json or html. Default: text."),
     Flag::value("output", "FILE", "Write there instead of to standard output."),
     Flag::value("id", "ID", "Follow the request of this id through every input."),
@@ -60,13 +60,20 @@ enum Form {
 /// Runs the verb.
 pub fn explain(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Result<u8, Failure> {
     let given = flag::parse(&VERB, args, env)?;
+    let from_stdin = given.operands.is_empty() || given.operands.iter().any(|operand| operand == "-");
+    let paths = given.operands.iter().filter(|operand| *operand != "-").map(PathBuf::from).collect();
+    these(&given, paths, from_stdin)
+}
+
+/// Explains what is in these files and folders.
+pub(super) fn these(given: &Given, paths: Vec<PathBuf>, from_stdin: bool) -> Result<u8, Failure> {
     let form = given.one("format", "text, json or html", |text| match text {
         "text" => Some(Form::Text),
         "json" => Some(Form::Json),
         "html" => Some(Form::Html),
         _ => None,
     })?;
-    let (plan, from_stdin) = plan(&given)?;
+    let plan = plan(given, paths)?;
     let stdin: Option<(String, Box<dyn std::io::Read + Send>)> =
         from_stdin.then(|| ("(standard input)".to_owned(), Box::new(std::io::stdin()) as _));
     let mut live =
@@ -75,12 +82,12 @@ pub fn explain(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         lameduck_explain::explain(&plan, stdin, &mut |place, all, name, bytes| live.tell(place, all, name, bytes))
             .map_err(|error| Failure::Error { message: error.to_string(), status: exit::SETUP })?;
     live.end();
-    write(&given, form.unwrap_or(Form::Text), &explanation)?;
+    write(given, form.unwrap_or(Form::Text), &explanation)?;
     let understood = explanation.inputs.iter().any(|input| !input.formats.is_empty());
     Ok(if understood { exit::OK } else { exit::INCONCLUSIVE })
 }
 
-fn plan(given: &Given) -> Result<(Plan, bool), Failure> {
+fn plan(given: &Given, paths: Vec<PathBuf>) -> Result<Plan, Failure> {
     let mut custom = Vec::new();
     for text in given.list("log-format", "a format", |text| Some(text.to_owned()))? {
         custom.push(Custom::parse(&text).map_err(|error| given.usage(format!("--log-format: {error}")))?);
@@ -94,11 +101,9 @@ fn plan(given: &Given) -> Result<(Plan, bool), Failure> {
     })?;
     let client_wait = given.duration("client-wait")?.map_or(0, |time| i64::try_from(time.as_micros()).unwrap_or(0));
     let id = given.text("id")?;
-    let from_stdin = given.operands.is_empty() || given.operands.iter().any(|operand| operand == "-");
-    let paths = given.operands.iter().filter(|operand| *operand != "-").map(PathBuf::from).collect();
     let threads = threads.unwrap_or(cores);
     let reading = Reading { context: Context { zone }, custom, id: id.clone(), threads, ..Reading::default() };
-    Ok((Plan { paths, reading, question: Question { id, slo, client_wait } }, from_stdin))
+    Ok(Plan { paths, reading, question: Question { id, slo, client_wait } })
 }
 
 /// `+02:00`, in microseconds.

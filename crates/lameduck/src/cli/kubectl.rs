@@ -1,13 +1,16 @@
 //! `kubectl lameduck`: which verb, which cluster, as whom.
 
 mod check;
+#[cfg(feature = "explain")]
+mod explain;
+mod reports;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lameduck_cluster::plugin;
-use lameduck_cluster::plugin::kube::{Kube, Refused};
+use lameduck_cluster::plugin::kube::Kube;
 use lameduck_cluster::plugin::kubeconfig::{self, Wanted};
 
 use super::flag::{self, Failure, Flag, Given, Verb};
@@ -22,12 +25,19 @@ pub const VERB: Verb = Verb {
     from_env: false,
     about: "Verbs:\n\
             \x20 check     Predict lost requests from the live objects of a namespace.\n\
+            \x20 reports   Gather drain reports, and say what follows from them.\n\
+            \x20 explain   Give every lost request of a namespace its cause.\n\
             \nkubectl lameduck VERB --help tells more.\n",
     usage_status: exit::USAGE,
 };
 
 /// The verbs on a cluster, by the words that lead to each.
-pub const VERBS: &[&Verb] = &[&check::VERB];
+pub const VERBS: &[&Verb] = &[
+    &check::VERB,
+    &reports::VERB,
+    #[cfg(feature = "explain")]
+    &explain::VERB,
+];
 
 /// Which cluster, as whom, where.
 pub(super) const COMMON: &[Flag] = &[
@@ -58,6 +68,9 @@ pub fn kubectl(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
     };
     match verb.to_str().unwrap_or_default() {
         "check" => check::check(&rest, env),
+        "reports" => reports::reports(&rest, env),
+        #[cfg(feature = "explain")]
+        "explain" => explain::explain(&rest, env),
         "help" => Err(Failure::Help(help(rest.first().and_then(|verb| verb.to_str())))),
         "version" => {
             println!("kubectl-lameduck {}", env!("CARGO_PKG_VERSION"));
@@ -118,7 +131,7 @@ fn reach(given: &Given, env: &impl Fn(&str) -> Option<OsString>) -> Result<(Arc<
 }
 
 /// Does the asynchronous part of a verb.
-fn block<T>(work: impl Future<Output = Result<T, Refused>>) -> Result<T, Failure> {
+fn block<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
     let setup = |message: String| Failure::Error { message, status: exit::SETUP };
     let done = super::with_sockets(|| plugin::block(work)).map_err(|error| setup(format!("the runtime: {error}")))?;
     done.map_err(|error| setup(error.to_string()))

@@ -227,14 +227,18 @@ fn portions(objects: &[Value]) -> Vec<&[Value]> {
 /// A line on a container's first process.
 fn pid1(one: &Pid1, color: bool) -> String {
     let what = match one.term {
-        Term::Caught => "catches TERM",
+        Term::Caught => "has a handler for TERM",
         Term::Awaited => "takes TERM by waiting for it, as inits do",
         Term::Ignored => "ignores TERM: signal-not-delivered",
         Term::Dropped => "has no handler for TERM, which the kernel then drops for PID 1: signal-not-delivered",
+        Term::Unknown if one.command.is_some() => "may or may not hear TERM",
         Term::Unknown => "is not known",
     };
     let way = match one.way {
         Way::Cat => " (by the image's cat)",
+        Way::Shell => " (by the image's shell)",
+        Way::Node => " (by the image's Node.js)",
+        Way::Python => " (by the image's Python)",
         Way::Lameduck => " (lameduck says so itself)",
         Way::None => "",
     };

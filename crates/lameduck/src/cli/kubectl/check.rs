@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use lameduck_cluster::plugin::kube::Refused;
 use lameduck_cluster::plugin::live::{self, Settings};
 use lameduck_cluster::plugin::pid1;
 
@@ -65,7 +66,7 @@ pub fn check(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
         if looks {
             checked.pid1 = Some(pid1::look(&kube, &objects).await);
         }
-        Ok(checked)
+        Ok::<_, Refused>(checked)
     })?;
     if json == Some(true) {
         write(&given, &(serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n"))?;
