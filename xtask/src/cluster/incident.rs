@@ -106,7 +106,11 @@ fn play(kubectl: &Kubectl, cured: bool) -> anyhow::Result<DrillResult> {
 /// Drives the pods, deletes one, and goes on until it has ended; what became of each request, and with what its Workhorse ended.
 fn under_load(kubectl: &Kubectl, plan: &Plan, name: &str) -> anyhow::Result<(DrillResult, Vec<i64>)> {
     let (sender, receiver) = live::channel();
-    let watch = Watch::begin(kubectl, name, Box::new(move |news| sender.tell(news)))?;
+    let tell = Box::new(move |news| {
+        // A load that has ended hears nothing more.
+        let _ = sender.tell(news);
+    });
+    let watch = Watch::begin(kubectl, name, tell)?;
     let (began, begins) = mpsc::channel();
     let (kubectl, name) = (kubectl.clone(), name.to_owned());
     // The load ends with the watch.
