@@ -9,6 +9,7 @@
 
 mod client;
 mod deploy;
+mod endpoints;
 mod real;
 mod rolling;
 mod webhook;

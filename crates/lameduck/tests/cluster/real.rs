@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::webhook::{LAMEDUCK, Running, free, names, wait_until};
 
-const TOKEN: &str = "for-tests-only";
+pub const TOKEN: &str = "for-tests-only";
 
 /// Where etcd, kube-apiserver and kubectl are.
-fn programs() -> Option<PathBuf> {
+pub fn programs() -> Option<PathBuf> {
     let whole = |folder: &PathBuf| ["etcd", "kube-apiserver", "kubectl"].iter().all(|name| folder.join(name).exists());
     let named = std::env::var_os("LAMEDUCK_KUBERNETES").map(PathBuf::from);
     let built = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/lameduck/cluster"));
@@ -24,16 +24,16 @@ fn programs() -> Option<PathBuf> {
     named.into_iter().chain(built.map(|entry| entry.path())).find(whole)
 }
 
-struct Cluster {
+pub struct Cluster {
     /// Ended before their folder goes.
     _parts: Vec<Running>,
     programs: PathBuf,
     folder: tempfile::TempDir,
-    url: String,
+    pub url: String,
 }
 
 impl Cluster {
-    fn start(programs: PathBuf) -> Cluster {
+    pub fn start(programs: PathBuf) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         // The key of any certificate will do to sign accounts' tokens, and the certificate to verify them.
@@ -77,11 +77,11 @@ impl Cluster {
         cluster
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn kubectl(&self, args: &[&str], stdin: Option<&str>) -> Output {
+    pub fn kubectl(&self, args: &[&str], stdin: Option<&str>) -> Output {
         let mut kubectl = Command::new(self.programs.join("kubectl"));
         kubectl.args([
             "--server",
@@ -103,18 +103,18 @@ impl Cluster {
     }
 
     /// Does it, and gives what kubectl wrote to standard output and to standard error.
-    fn does(&self, args: &[&str], stdin: Option<&str>) -> (String, String) {
+    pub fn does(&self, args: &[&str], stdin: Option<&str>) -> (String, String) {
         let out = self.kubectl(args, stdin);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
         (text(&out.stdout), text(&out.stderr))
     }
 
-    fn get(&self, args: &[&str]) -> Value {
+    pub fn get(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.does(&[["get", "-o", "json"].as_slice(), args].concat(), None).0).unwrap()
     }
 
-    fn create(&self, object: &Value) -> (String, String) {
+    pub fn create(&self, object: &Value) -> (String, String) {
         self.does(&["create", "-f", "-"], Some(&object.to_string()))
     }
 
