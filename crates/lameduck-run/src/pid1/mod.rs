@@ -101,8 +101,9 @@ pub fn run(options: Options, begin: &Begin) -> Result<u8, StartError> {
         init.keep_admin();
         init.keep_front();
         init.keep_routing();
-        init.look_if_due();
+        // Before the first look: what listens on nothing would be over at it.
         init.ask_neighbours_if_due();
+        init.look_if_due();
         init.tick();
         if let State::Exited { status } = init.machine.state() {
             return Ok(init.end(status));

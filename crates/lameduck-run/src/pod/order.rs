@@ -78,6 +78,8 @@ pub struct Order {
     /// To which of its neighbours' ports this one connects.
     pub connects: Vec<u16>,
     neighbours: Vec<Neighbour>,
+    /// Addresses of those that said they are of another pod.
+    strangers: Vec<String>,
     said_cycle: bool,
 }
 
@@ -96,7 +98,7 @@ impl Order {
     pub fn found(&mut self, sockets: &[(String, String)]) {
         for (name, address) in sockets {
             // Others are known once they have said something that can be understood.
-            if self.after.contains(name) {
+            if self.after.contains(name) && !self.strangers.contains(address) {
                 let _ = self.enter(name, address);
             }
         }
@@ -127,6 +129,9 @@ impl Order {
     pub fn hear(&mut self, name: &str, address: &str, said: Announcement) {
         if said.pod != self.pod {
             self.neighbours.retain(|known| known.address != address);
+            if self.strangers.len() < MOST && !self.strangers.iter().any(|stranger| stranger == address) {
+                self.strangers.push(address.to_owned());
+            }
             return;
         }
         if let Some(neighbour) = self.enter(name, address) {

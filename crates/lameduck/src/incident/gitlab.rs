@@ -161,7 +161,15 @@ fn own_fix(stage: &mut Stage) -> Result<(), Broken> {
         (pod.lag_s, pod.kubelet_s) = (0.0, KUBELET);
     }
     let fixed = stage.drill(prompt)?;
-    stage.expect_clean("the story's fix", &fixed, Some(stage.time(GRACE)));
+    // Go's Transport sends a GET again that met the end of an idle connection: whoever asks never hears of it.
+    let (again, left) = (fixed.tally.lost - fixed.lost_after_retries, fixed.lost_after_retries + fixed.tally.unknown);
+    stage.expect(
+        format!(
+            "the story's fix: {left} of {} lost, {again} sent again by Go's own Transport and answered",
+            fixed.tally.sent
+        ),
+        left == 0 && fixed.tally.sent >= fixed.min_sample,
+    );
 
     let title = format!("the story's fix where routing goes on for {}", show(stage.time(LAG)));
     let late = stage.drill(variant(stage, "fixed-late", &title, &[Form::Exec])?)?;
@@ -177,7 +185,7 @@ fn own_fix(stage: &mut Stage) -> Result<(), Broken> {
         "nothing that its graphs showed",
         format!(
             "{} of {}; where routing goes on for 3 s, {} of {}: {refused} refused, {race} on idle connections that Workhorse closed",
-            fixed.tally.lost, fixed.tally.sent, late.tally.lost, late.tally.sent
+            fixed.lost_after_retries, fixed.tally.sent, late.tally.lost, late.tally.sent
         ),
     );
     Ok(())

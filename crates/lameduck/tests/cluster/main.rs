@@ -9,6 +9,7 @@
 
 mod client;
 mod deploy;
+mod endpoints;
 mod kubectl;
 mod real;
 mod rights;

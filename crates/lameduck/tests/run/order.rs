@@ -413,7 +413,8 @@ fn a_stated_order_needs_no_ports() {
     }
     let pod = Pod::new();
     let mut app = pod.app(&["--name", "app", "--min", "2s"]);
-    let mut shipper = pod.run(&["--after", "app"], &["sleep", "60"]);
+    // Without --min, which would have it wait anyway.
+    let mut shipper = pod.start(&[LAMEDUCK, "run", "--after", "app", "--", "sleep", "60"]);
     shipper.duck.hear("lameduck: on:");
     shipper.signal(Signal::TERM);
     thread::sleep(Duration::from_millis(200));

@@ -108,6 +108,8 @@ fn another_pods_neighbour_is_none() {
     let mut order = Order { pod: Some("one".into()), ..app(&["proxy"], &[]) };
     order.hear("proxy", "proxy/1", says(LEAVING, &[80], &[8080], &[]));
     assert_eq!(order.settle().0, Ahead::Nobody);
+    order.found(&[("proxy".into(), "proxy/1".into())]);
+    assert_eq!(order.settle().0, Ahead::Nobody, "whatever its socket's name");
     let of_this_pod = Announcement { pod: Some("one".into()), ..says(LEAVING, &[80], &[8080], &[]) };
     order.hear("proxy", "proxy/2", of_this_pod);
     assert_eq!(order.settle().0, Ahead::Leaving);
