@@ -184,15 +184,18 @@ fn judged(record: &Record, seen: &Observation) -> (Verdict, Option<bool>) {
         (false, LogKind::EveryArrival) => Some(false),
         (false, LogKind::None | LogKind::Some) => None,
     };
-    // What was seen late happened earlier, the end of a connection as well as the exit that explains it.
+    // What was seen late happened earlier, the end of a connection as well as the exit that explains it; but what was seen after the
+    // drill's own SIGKILL not before that.
+    let killed = life.at(Moment::Killed);
+    let earliest = |at| seen.stalls.earliest_after(killed, at);
     let server = ServerSide {
         neighbour_refused: seen.log.neighbour_refused(record.id),
-        exited: life.at(Moment::Exited).map(|at| seen.stalls.earliest(at)),
+        exited: life.at(Moment::Exited).map(earliest),
         ..server_side(life, saw)
     };
     let mut attempt = record.attempt;
     if matches!(attempt.ending, Ending::Fin | Ending::Rst) {
-        attempt.ended = seen.stalls.earliest(attempt.ended).max(attempt.began);
+        attempt.ended = earliest(attempt.ended).max(attempt.began);
     }
     (judge(&attempt, &server), saw)
 }

@@ -27,6 +27,12 @@ impl Stalls {
             Some(_) | None => at,
         }
     }
+
+    /// The same for what was seen after something that the drill itself did, and may have been the cause of it: not before that.
+    pub(crate) fn earliest_after(&self, own: Option<Duration>, at: Duration) -> Duration {
+        let earliest = self.earliest(at);
+        own.filter(|own| *own <= at).map_or(earliest, |own| earliest.max(own))
+    }
 }
 
 /// Notes the gaps, for as long as it is polled.
@@ -59,6 +65,20 @@ mod tests {
         check(1149, 1000);
         check(2000, 2000);
         assert_eq!(Stalls::default().earliest(ms(7)), ms(7));
+    }
+
+    #[test]
+    fn what_the_drill_did_in_a_gap_comes_before_what_it_saw_then() {
+        let ms = Duration::from_millis;
+        let stalls = Stalls(vec![(ms(100), ms(400))]);
+        let check = |own: Option<u64>, at: u64, earliest: u64| {
+            assert_eq!(stalls.earliest_after(own.map(ms), ms(at)), ms(earliest), "{own:?} {at}");
+        };
+        check(Some(300), 410, 300);
+        check(Some(50), 410, 100);
+        // It was seen before.
+        check(Some(420), 410, 100);
+        check(None, 410, 100);
     }
 
     #[tokio::test(start_paused = true)]
