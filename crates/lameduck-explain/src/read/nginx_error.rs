@@ -39,7 +39,7 @@ fn signal(message: &[u8]) -> Option<Signal> {
 }
 
 /// How the connection was closed: nginx says "prematurely closed" where it read FIN, and 104 (`ECONNRESET`) where RST came without one
-/// (`ngx_http_upstream_process_header`, `ngx_unix_recv`). Of a FastCGI or uWSGI server neither is told apart: its own messages may
+/// (`ngx_http_upstream_process_header`, `ngx_unix_recv`). Of a `FastCGI` or `uWSGI` server neither is told apart: its own messages may
 /// lie unread; nor is RST to a request with a body, of which a part may lie unread while the request is worked on.
 fn closed(message: &[u8]) -> Signal {
     let header = has(message, "while reading response header from upstream");
