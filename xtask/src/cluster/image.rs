@@ -16,6 +16,8 @@ use crate::{packages, slim};
 
 /// What holds a pod's namespaces.
 pub const PAUSE: &str = "lameduck.test/pause:1";
+/// The static program alone, as the webhook has it copied into pods.
+pub const OURS: &str = "lameduck.test/lameduck:1";
 /// Where the static program is, in every image.
 pub const LAMEDUCK: &str = "/usr/local/bin/lameduck";
 /// Where a server's own files are.
@@ -37,6 +39,8 @@ pub enum Source {
 pub struct Image {
     name: String,
     entrypoint: Vec<String>,
+    /// Who it runs as, where that is not root.
+    user: &'static str,
     /// Programs with the libraries that they are linked to.
     programs: Vec<PathBuf>,
     /// Debian packages with what they depend on.
@@ -51,12 +55,15 @@ pub fn stock() -> anyhow::Result<Vec<Image>> {
     let of_ours = |name: &str, entrypoint: &[&str]| Image {
         name: name.to_owned(),
         entrypoint: entrypoint.iter().map(|word| (*word).to_owned()).collect(),
+        // As in deploy/Dockerfile: its init container may not be root.
+        user: "65532:65532",
         programs: Vec::new(),
         packages: Vec::new(),
-        files: vec![(LAMEDUCK.to_owned(), Source::File(slim.clone()))],
+        // At the root it is where the webhook's init container looks for it.
+        files: [LAMEDUCK, "/lameduck"].map(|place| (place.to_owned(), Source::File(slim.clone()))).into(),
     };
     // What lameduck itself puts where an app is missing: it waits until it is told to stop.
-    let mut images = vec![of_ours(PAUSE, &[LAMEDUCK, "hold-place"]), of_ours("lameduck.test/lameduck:1", &[LAMEDUCK])];
+    let mut images = vec![of_ours(PAUSE, &[LAMEDUCK, "hold-place"]), of_ours(OURS, &[LAMEDUCK])];
     for server in SERVERS.into_iter().filter_map(Server::from_id) {
         if let Some(missing) = server.needs.iter().find(|program| packages::find(program).is_none()) {
             eprintln!("no image of {}: {missing} is missing", server.id);
@@ -78,6 +85,7 @@ impl Image {
         let mut image = Image {
             name: Image::name_of(server),
             entrypoint: Vec::new(),
+            user: "",
             programs: vec![PathBuf::from("/bin/sh")],
             packages: Vec::new(),
             files: vec![(LAMEDUCK.to_owned(), Source::File(slim.to_owned()))],
@@ -107,7 +115,13 @@ impl Image {
 
     /// One of programs, packages and files that somebody else chose, without an entrypoint.
     pub fn of(name: &str, programs: Vec<PathBuf>, packages: &[&'static str], files: Vec<(String, Source)>) -> Image {
-        Image { name: name.to_owned(), entrypoint: Vec::new(), programs, packages: packages.to_vec(), files }
+        let (name, packages) = (name.to_owned(), packages.to_vec());
+        Image { name, entrypoint: Vec::new(), user: "", programs, packages, files }
+    }
+
+    /// The same, for somebody else than root.
+    pub fn run_by(self, user: &'static str) -> Image {
+        Image { user, ..self }
     }
 
     /// Writes the archive into `folder`; gives where it is.
@@ -146,7 +160,7 @@ impl Image {
         let digest = digest.split(' ').next().unwrap_or_default();
         let config = json!({
             "architecture": architecture(), "os": "linux",
-            "config": { "Entrypoint": self.entrypoint, "Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] },
+            "config": { "Entrypoint": self.entrypoint, "User": self.user, "Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
         });
         fs::write(stage.join("config.json"), config.to_string())?;
