@@ -14,6 +14,8 @@ use super::{Kubectl, STATE, incident, programs};
 use crate::packages;
 use crate::test::root;
 
+/// Whom deploy/Dockerfile has the image run by.
+const USER: &str = "65532:65532";
 const PAGE: &str = "docs/first-hour.md";
 
 /// The task.
@@ -167,8 +169,9 @@ fn of_dockerfile() -> anyhow::Result<Image> {
         ("/etc/ssl/certs/ca-certificates.crt".to_owned(), Source::File("/etc/ssl/certs/ca-certificates.crt".into())),
     ];
     let name = format!("{}:{}", of(&values, "repository:")?, of(&chart, "appVersion:")?);
-    // The manifests have commands of their own.
-    Ok(Image::of(&name, Vec::new(), &[], files))
+    // The manifests have commands of their own. The init container may not be root.
+    ensure!(text.contains(&format!("\nUSER {USER}\n")), "deploy/Dockerfile: expected USER {USER}");
+    Ok(Image::of(&name, Vec::new(), &[], files).run_by(USER))
 }
 
 #[cfg(test)]

@@ -115,7 +115,13 @@ impl Image {
 
     /// One of programs, packages and files that somebody else chose, without an entrypoint.
     pub fn of(name: &str, programs: Vec<PathBuf>, packages: &[&'static str], files: Vec<(String, Source)>) -> Image {
-        Image { name: name.to_owned(), user: "", entrypoint: Vec::new(), programs, packages: packages.to_vec(), files }
+        let (name, packages) = (name.to_owned(), packages.to_vec());
+        Image { name, entrypoint: Vec::new(), user: "", programs, packages, files }
+    }
+
+    /// The same, for somebody else than root.
+    pub fn run_by(self, user: &'static str) -> Image {
+        Image { user, ..self }
     }
 
     /// Writes the archive into `folder`; gives where it is.
