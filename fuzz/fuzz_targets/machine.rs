@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use lameduck_core::budget::{Budget, Shares};
 use lameduck_core::front::Command;
-use lameduck_run::machine::{Action, Ahead, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Seen, State, Time, step};
+use lameduck_run::machine::{
+    Action, Ahead, Ending, Event, Machine, OnMainEnd, OnStop, Policy, Routing, Seen, State, Time, step,
+};
 use lameduck_run::signal::{Rewrites, Signal};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -45,6 +47,7 @@ enum Happening {
         connections: u8,
     },
     Neighbours(u8),
+    Routing(u8),
     PreStopEnded,
     StopCommandEnded(bool),
     MainExited(u8),
@@ -162,6 +165,9 @@ fuzz_target!(|input: Input| {
             }),
             Happening::Neighbours(ahead) => {
                 Event::Neighbours([Ahead::Nobody, Ahead::Untold, Ahead::Leaving][usize::from(ahead % 3)])
+            }
+            Happening::Routing(routing) => {
+                Event::Routing([Routing::Unknown, Routing::In, Routing::Out][usize::from(routing % 3)])
             }
             Happening::PreStopEnded => Event::PreStopEnded,
             Happening::StopCommandEnded(success) => Event::StopCommandEnded { success },
