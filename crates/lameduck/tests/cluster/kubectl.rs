@@ -38,7 +38,7 @@ impl Plugin {
 
     fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(&self.program);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("TMPDIR", self.folder.path());
         command.env("KUBECONFIG", self.folder.path().join("config")).args(args).output().unwrap()
     }
 
@@ -335,10 +335,8 @@ fn explains(cluster: &Cluster, plugin: &Plugin) {
     assert!(said.contains("2  refused-while-routed") && err.contains("3 events"), "{said} {err}");
     let (code, _, err) = plugin.says(&["explain", "-A"]);
     assert!(code == Some(2) && err.contains("--and"), "{err}");
-    assert!(std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().all(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        !name.starts_with("lameduck-explain-")
-    }));
+    let left = std::fs::read_dir(plugin.folder.path()).unwrap().flatten();
+    assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("lameduck-explain-")));
 }
 
 /// Nothing is ended where nothing could be learnt.
