@@ -3,7 +3,7 @@
 //!
 //! [`inject::inject`] is the heart, and pure. Around it: [`review`] reads and writes what the API server says, [`webhook`] goes
 //! from a question to an answer, [`serve`] is the server, [`keeper`] keeps its certificate good, [`registry`] asks what images
-//! start.
+//! start. [`plugin`] is `kubectl lameduck`.
 
 pub mod advise;
 pub mod annotation;

@@ -46,11 +46,21 @@ fn none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
+/// Every verb, those on a cluster too.
+fn verbs() -> Vec<&'static lameduck::cli::flag::Verb> {
+    let mut all = lameduck::cli::VERBS.to_vec();
+    #[cfg(feature = "cluster")]
+    all.extend(lameduck::cli::kubectl::VERBS);
+    all
+}
+
 #[test]
 fn every_option_is_documented_with_its_variable() {
     let mut complaints = Vec::new();
-    for verb in lameduck::cli::VERBS {
-        let own = ["", "s"].map(|plural| format!("docs/{}{plural}.md", verb.name));
+    for verb in verbs() {
+        // The verbs on a cluster share a page.
+        let name = verb.name.split(' ').next().unwrap_or_default();
+        let own = ["", "s"].map(|plural| format!("docs/{name}{plural}.md"));
         let path =
             own.into_iter().find(|own| root().join(own).exists()).unwrap_or_else(|| "docs/control.md".to_owned());
         let mut page = read(&path);

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+pub use super::ask::{Ask, Refused, escaped};
 use super::credential::{self, Shown};
 use super::kubeconfig::Target;
 use super::resource::Resource;
@@ -29,82 +30,6 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 const PORTION: usize = 500;
 /// A portion of objects has at most so many bytes: 500 of etcd's largest would be more, and are no cluster's.
 const MOST_BYTES: usize = 256 << 20;
-
-/// What is asked.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// As rights name it: `get`, `list`, `watch`, `create`, `patch`, `delete`.
-    pub verb: &'static str,
-    /// Of what.
-    pub resource: &'a Resource,
-    /// `log`, `exec`, `eviction`, or nothing.
-    pub sub: &'static str,
-    /// Where; none: everywhere.
-    pub namespace: Option<&'a str>,
-    /// Which; none: all.
-    pub name: Option<&'a str>,
-}
-
-/// What the API server did not do.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Refused {
-    /// A right is missing.
-    #[error(
-        "{server}: {what}: forbidden: the right that is missing is verb `{verb}` on resource `{resource}`{of_group}{place}. \
-         Have it granted (docs/kubectl.md#rights has the roles), or choose another --context. The server says: {message}"
-    )]
-    Forbidden {
-        /// The server.
-        server: String,
-        /// What was asked.
-        what: String,
-        /// The verb, as rights have it.
-        verb: String,
-        /// The resource, with what is below it.
-        resource: String,
-        /// Its group, in words.
-        of_group: String,
-        /// Where, in words.
-        place: String,
-        /// What the server said.
-        message: String,
-    },
-    /// It said no, for another reason.
-    #[error("{server}: {what}: it answered {status}: {message}{hint}")]
-    Status {
-        /// The server.
-        server: String,
-        /// What was asked.
-        what: String,
-        /// The status.
-        status: u16,
-        /// What it said.
-        message: String,
-        /// What to do.
-        hint: &'static str,
-    },
-    /// It did not say anything of use.
-    #[error("{server}: {what}: {why}")]
-    Failed {
-        /// The server.
-        server: String,
-        /// What was asked.
-        what: String,
-        /// What went wrong, and what to do.
-        why: String,
-    },
-}
-
-impl Refused {
-    /// The status, where there is one.
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Refused::Forbidden { .. } => Some(403),
-            Refused::Status { status, .. } => Some(*status),
-            Refused::Failed { .. } => None,
-        }
-    }
-}
 
 /// A body, and what it is.
 pub type Body<'a> = Option<(&'static str, &'a Value)>;
@@ -133,27 +58,6 @@ impl Session {
         let shown: Shown = credential::shown(&target.user)?;
         let tls = TlsConnector::from(tls::config(target, &shown)?);
         Ok(Session { tls, token: shown.token })
-    }
-}
-
-impl Ask<'_> {
-    /// `list deployments.apps in namespace shop`.
-    fn words(&self) -> String {
-        let sub = if self.sub.is_empty() { String::new() } else { format!("/{}", self.sub) };
-        let name = self.name.map(|name| format!(" {name}")).unwrap_or_default();
-        format!("{} {}{sub}{name}{}", self.verb, self.resource.full(), self.place())
-    }
-
-    fn place(&self) -> String {
-        self.namespace.map_or_else(|| " in all namespaces".to_owned(), |name| format!(" in namespace {name}"))
-    }
-
-    fn path(&self) -> String {
-        let mut path = self.resource.path(self.namespace);
-        for part in [self.name.unwrap_or_default(), self.sub].into_iter().filter(|part| !part.is_empty()) {
-            path = format!("{path}/{part}");
-        }
-        path
     }
 }
 
@@ -423,18 +327,4 @@ where
     // It ends with the answer: nobody has the sender any more.
     tokio::spawn(connection.with_upgrades());
     sender.send_request(request).await.map_err(|error| format!("it closed the connection: {error}"))
-}
-
-/// For a query: everything but what RFC 3986 leaves unreserved is escaped.
-pub fn escaped(text: &str) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

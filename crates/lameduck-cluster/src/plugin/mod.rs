@@ -1,9 +1,11 @@
 //! `kubectl lameduck`: what the verbs do on files and processes, on a live cluster.
 //!
 //! [`kubeconfig`] says which cluster and as whom, [`kube`] asks it. Each verb is a module: [`live`] checks, [`reports`] counts
-//! what drains have written.
+//! what drains have written, [`gather`] fetches what explain reads, [`drill`] tells the load of a Deployment.
 
+pub mod ask;
 pub mod credential;
+pub mod drill;
 pub mod exec;
 pub mod gather;
 pub mod kube;
@@ -25,4 +27,9 @@ use std::io;
 pub fn block<F: Future>(work: F) -> io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(work))
+}
+
+/// A word from one thread to work on another.
+pub fn signal() -> (tokio::sync::oneshot::Sender<()>, tokio::sync::oneshot::Receiver<()>) {
+    tokio::sync::oneshot::channel()
 }

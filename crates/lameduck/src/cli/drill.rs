@@ -233,7 +233,7 @@ impl Outputs {
         Outputs { html: Some(self.html.unwrap_or(html)), ..self }
     }
 
-    fn write(&self, result: &DrillResult) -> Result<(), Failure> {
+    pub(super) fn write(&self, result: &DrillResult) -> Result<(), Failure> {
         let text = |color| render::text(result, color);
         self.all(text, || render::json(result), || render::junit(result), || render::html(result))
     }

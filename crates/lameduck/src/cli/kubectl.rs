@@ -1,6 +1,8 @@
 //! `kubectl lameduck`: which verb, which cluster, as whom.
 
 mod check;
+#[cfg(feature = "drill")]
+mod drill;
 #[cfg(feature = "explain")]
 mod explain;
 mod reports;
@@ -27,6 +29,7 @@ pub const VERB: Verb = Verb {
             \x20 check     Predict lost requests from the live objects of a namespace.\n\
             \x20 reports   Gather drain reports, and say what follows from them.\n\
             \x20 explain   Give every lost request of a namespace its cause.\n\
+            \x20 drill     End pods of a live Deployment under load, and account for every request.\n\
             \nkubectl lameduck VERB --help tells more.\n",
     usage_status: exit::USAGE,
 };
@@ -37,6 +40,8 @@ pub const VERBS: &[&Verb] = &[
     &reports::VERB,
     #[cfg(feature = "explain")]
     &explain::VERB,
+    #[cfg(feature = "drill")]
+    &drill::VERB,
 ];
 
 /// Which cluster, as whom, where.
@@ -71,6 +76,8 @@ pub fn kubectl(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
         "reports" => reports::reports(&rest, env),
         #[cfg(feature = "explain")]
         "explain" => explain::explain(&rest, env),
+        #[cfg(feature = "drill")]
+        "drill" => drill::drill(&rest, env),
         "help" => Err(Failure::Help(help(rest.first().and_then(|verb| verb.to_str())))),
         "version" => {
             println!("kubectl-lameduck {}", env!("CARGO_PKG_VERSION"));

@@ -38,7 +38,7 @@ impl Plugin {
 
     fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(&self.program);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("TMPDIR", self.folder.path());
         command.env("KUBECONFIG", self.folder.path().join("config")).args(args).output().unwrap()
     }
 
@@ -269,6 +269,93 @@ fn credentials(cluster: &Cluster) {
     );
 }
 
+/// What a kubelet would have written of a pod.
+fn status(cluster: &Cluster, name: &str, status: &Value) {
+    let change = json!({"status": status}).to_string();
+    cluster.does(&["patch", "pod", name, "-n", "shop", "--subresource=status", "--type=merge", "-p", &change], None);
+}
+
+/// In a termination message; there is no kubelet here that would have logs.
+fn reports(cluster: &Cluster, plugin: &Plugin) {
+    let (code, text, _) = plugin.says(&["reports"]);
+    assert!(code == Some(3) && text.contains("no report was found"), "{text}");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/drain-report.md")).unwrap();
+    let report: Value =
+        serde_json::from_str(page.split("```json").nth(1).unwrap().split("```").next().unwrap()).unwrap();
+    let ended = |message: String| {
+        json!({"phase": "Running", "containerStatuses": [{
+            "name": "app", "image": "acme/web", "imageID": "x", "ready": true, "restartCount": 1, "state": {"running": {}},
+            "lastState": {"terminated": {"exitCode": 143, "message": message}}}]})
+    };
+    status(cluster, "web-1-a", &ended(format!("lameduck: report {report}")));
+    status(cluster, "web-1-b", &ended(report.to_string()[..600].to_owned()));
+    let (code, text, err) = plugin.says(&["reports", "--json"]);
+    let estate: Value = serde_json::from_str(&text).unwrap();
+    // The pods have no node: the API server can not ask for logs, which is 400, and no reason to complain.
+    assert_eq!((code, &estate["not_read"], &estate["cut"]), (Some(0), &json!([]), &json!(1)), "{text} {err}");
+    assert_eq!((&estate["drains"], &estate["would_have_been_502"]), (&json!(1), &json!(36)));
+    let one = &estate["workloads"][0];
+    assert_eq!((&one["workload"], &one["min_s"]), (&json!("ReplicaSet/web-1"), &json!([5.0, 5.0])), "{text}");
+    // The same from a file, without a cluster.
+    let log = plugin.folder.path().join("web.log");
+    std::fs::write(&log, format!("x\nlameduck: report {report}\nlameduck: report {report}\n")).unwrap();
+    let (code, text, _) = plugin.says(&["reports", log.to_str().unwrap(), "--kubeconfig", "/nowhere"]);
+    assert!(
+        code == Some(0) && text.starts_with("2 drains of 1 workload\nrequests that would have been 502s: 72"),
+        "{text}"
+    );
+}
+
+/// The pod's life is the cluster's word, the loss a proxy's log's.
+fn explains(cluster: &Cluster, plugin: &Plugin) {
+    let address = json!({"phase": "Running", "podIP": "10.8.1.7", "podIPs": [{"ip": "10.8.1.7"}], "startTime": "2026-11-21T10:00:00Z"});
+    status(cluster, "alone", &address);
+    let event = |name: &str, about: &str, reason: &str, message: &str| {
+        json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "shop"}, "reason": reason, "message": message,
+            "involvedObject": {"kind": "Pod", "name": about, "namespace": "shop"}, "type": "Normal",
+            "firstTimestamp": "2026-11-21T18:00:00Z", "lastTimestamp": "2026-11-21T18:00:00Z"})
+    };
+    cluster.create(&event("a", "alone", "Killing", "Stopping container app"));
+    // Of this pod nothing is left but its events.
+    let probe = "Readiness probe failed: Get \"http://10.8.1.8:8080/\": EOF";
+    cluster.create(&event("b", "gone", "Unhealthy", probe));
+    cluster.create(&event("c", "gone", "Killing", "Stopping container app"));
+    let line = |address: &str, n: u32| {
+        format!(
+            "2026/11/21 18:00:02 [error] 29#29: *{n} connect() failed (111: Connection refused) while connecting to upstream, \
+             client: 1.2.3.4, server: _, request: \"GET /{n} HTTP/1.1\", upstream: \"http://{address}:8080/{n}\", host: \"h\"\n"
+        )
+    };
+    let log = plugin.folder.path().join("error.log");
+    std::fs::write(&log, line("10.8.1.7", 1) + &line("10.8.1.8", 2)).unwrap();
+    let report = plugin.json(&["explain", log.to_str().unwrap(), "--since", "1h"]);
+    let text = report.to_string();
+    assert!(text.contains("refused-while-routed") && !text.contains("\"unknown\":"), "{text}");
+    let (_, said, err) = plugin.says(&["explain", log.to_str().unwrap()]);
+    assert!(said.contains("2  refused-while-routed") && err.contains("3 events"), "{said} {err}");
+    let (code, _, err) = plugin.says(&["explain", "-A"]);
+    assert!(code == Some(2) && err.contains("--and"), "{err}");
+    let left = std::fs::read_dir(plugin.folder.path()).unwrap().flatten();
+    assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("lameduck-explain-")));
+}
+
+/// Nothing is ended where nothing could be learnt.
+fn drills(plugin: &Plugin) {
+    let check = |args: &[&str], status: i32, expect: &str| {
+        let (code, _, err) = plugin.says(&[&["drill"], args].concat());
+        assert!(code == Some(status) && err.contains(expect), "{args:?}: {code:?} {err}");
+    };
+    check(&["deployment/web"], 2, "no --event was given");
+    check(&["web", "--event", "roll"], 2, "expected a Deployment");
+    check(&["deployment/web", "--event", "explode"], 2, "roll, scale-down[=N], delete, evict or drain-node");
+    check(
+        &["deployment/nobody", "--event", "roll"],
+        4,
+        "get deployments.apps nobody in namespace shop: it answered 404",
+    );
+    check(&["deployment/web", "--event", "roll"], 4, "service/web of namespace shop has no ready endpoint");
+}
+
 #[test]
 fn what_is_said_of_live_objects_is_what_is_said_of_their_export() {
     let Some(programs) = programs("what_is_said_of_live_objects_is_what_is_said_of_their_export") else { return };
@@ -279,6 +366,9 @@ fn what_is_said_of_live_objects_is_what_is_said_of_their_export() {
     portions(&cluster, &plugin);
     rights(&cluster);
     credentials(&cluster);
+    reports(&cluster, &plugin);
+    explains(&cluster, &plugin);
+    drills(&plugin);
 }
 
 #[test]

@@ -269,6 +269,11 @@ pub fn text(checked: &Checked, color: bool) -> String {
     for why in &checked.not_read {
         let _ = writeln!(out, "not read: {why}");
     }
+    let unknown = checked.workloads.iter().filter(|workload| workload.shown.term.outcome == "unknown").count();
+    if unknown > 0 && checked.pid1.is_none() {
+        let _ =
+            writeln!(out, "what TERM does in {unknown} of these workloads their manifests do not say: --pid1 looks");
+    }
     let count = |severity: &str| checked.findings.iter().filter(|found| found.severity == severity).count();
     let _ = writeln!(
         out,

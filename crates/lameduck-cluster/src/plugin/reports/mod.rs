@@ -5,6 +5,7 @@
 
 pub mod estate;
 mod scan;
+mod text;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +17,9 @@ use tokio::task::JoinSet;
 use super::kube::{Ask, Kube, Refused, escaped};
 use super::live::controller;
 use super::resource::PODS;
-pub use estate::{Estate, Gathered, text};
+pub use estate::{Estate, Gathered};
 pub use scan::Scanned;
+pub use text::text;
 
 /// The report is the last that lameduck writes; other processes of the container may write after it.
 const LINES: usize = 50;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lameduck_cluster::plugin::reports;
+use lameduck_core::duration::show;
 
 use super::super::flag::{self, Failure, Flag, Verb};
 use super::{COMMON, block, reach, write};
@@ -36,6 +37,9 @@ pub fn reports(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Re
     let (json, during) = (given.switch("json")?, given.duration("for")?);
     let estate = if given.operands.is_empty() {
         let (kube, namespace) = reach(&given, env)?;
+        if let Some(time) = during {
+            eprintln!("gathering for {}: what ends meanwhile is heard, as by kubectl rollout restart", show(time));
+        }
         block(reports::gather(&kube, namespace.as_deref(), during))?
     } else {
         if during.is_some() {
