@@ -10,6 +10,7 @@
 //! ```
 
 mod client;
+mod deployment;
 pub mod drill;
 mod event;
 mod hop;

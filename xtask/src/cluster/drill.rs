@@ -11,77 +11,23 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use lameduck_drill::profile::Profile;
 use lameduck_drill::servers::Server;
-use serde_json::{Value, json};
 
 use super::Kubectl;
 use super::client::{self, CLIENTS, Client, Heard, Seen, Work};
+use super::deployment::{By, GRACE, MODES, Mode, PORT, REPLICAS, begin, end, manifest, whole};
 use super::event::{self, EVENTS, Event};
-use super::image::{Image, LAMEDUCK, SERVERS};
+use super::image::SERVERS;
 use super::inject::{self, Webhook};
 use super::stall::Stalls;
 use super::table;
 use super::watch::{self, Watch};
 
-/// Pods of a Deployment.
-pub const REPLICAS: usize = 3;
-/// Where each server listens.
-const PORT: u16 = 8080;
-/// `terminationGracePeriodSeconds`, and `lameduck run`'s default `--grace`.
-const GRACE: Duration = Duration::from_secs(30);
 /// After the load: what pods still write.
 const AFTER: Duration = Duration::from_secs(2);
 /// A run in which this machine stood still for longer, or in which pods' probes failed, says little about anything else, and is made again.
 const MOST_STALL: Duration = Duration::from_secs(1);
-/// How often, at most.
+/// How often, at most; where none of them was better there is no run.
 const AGAIN: usize = 2;
-
-/// What the pods have of lameduck.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Nothing.
-    Plain,
-    /// `lameduck run`, without an option.
-    Observe,
-    /// `lameduck run` with `LAMEDUCK_LISTEN`: the front before the server.
-    Front,
-}
-
-const MODES: [Mode; 3] = [Mode::Plain, Mode::Observe, Mode::Front];
-
-impl Mode {
-    /// Its word.
-    pub const fn id(self) -> &'static str {
-        match self {
-            Mode::Plain => "plain",
-            Mode::Observe => "observe",
-            Mode::Front => "front",
-        }
-    }
-
-    fn from_id(id: &str) -> anyhow::Result<Mode> {
-        let found = MODES.into_iter().find(|mode| mode.id() == id);
-        found.with_context(|| format!("{id:?} is no mode: plain, observe, front"))
-    }
-}
-
-/// Who puts it there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// The drill, by another command.
-    Command,
-    /// The webhook, by annotations.
-    Webhook,
-}
-
-impl By {
-    /// Its word.
-    pub const fn id(self) -> &'static str {
-        match self {
-            By::Command => "command",
-            By::Webhook => "webhook",
-        }
-    }
-}
 
 /// What to drill.
 #[derive(Debug, Clone)]
@@ -155,22 +101,25 @@ fn every(kubectl: &Kubectl, options: &Options, dir: &Path) -> anyhow::Result<Vec
     println!("{}", table::HEAD);
     for _ in 0..options.runs {
         for server in &options.servers {
-            for event in &options.events {
-                for mode in &options.modes {
-                    for made in 0..=AGAIN {
-                        let mut run = one(kubectl, options, dir, server, *event, *mode)?;
-                        run.again = (run.stall > MOST_STALL || run.came_back > 0) && made < AGAIN;
-                        print!("{}", table::rows(&run));
-                        if let Some(path) = &options.json {
-                            table::keep(path, &run)?;
-                        }
-                        let again = run.again;
-                        runs.push(run);
-                        if !again {
-                            break;
+            for mode in &options.modes {
+                with_deployment(kubectl, options, server, *mode, |name| {
+                    for event in &options.events {
+                        for _ in 0..=AGAIN {
+                            let mut run = one(kubectl, options, dir, server, *event, *mode, name)?;
+                            run.again = run.stall > MOST_STALL || run.came_back > 0;
+                            print!("{}", table::rows(&run));
+                            if let Some(path) = &options.json {
+                                table::keep(path, &run)?;
+                            }
+                            let again = run.again;
+                            runs.push(run);
+                            if !again {
+                                break;
+                            }
                         }
                     }
-                }
+                    Ok(())
+                })?;
             }
         }
     }
@@ -236,12 +185,29 @@ fn listed<T>(text: &str, one: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Res
 pub fn under_lameduck(kubectl: &Kubectl, server: &Server, event: Event) -> anyhow::Result<Vec<String>> {
     let chosen = ["--rate", "100", "--clients", "slices", "--by", "command"];
     let options = options(&chosen.map(str::to_owned))?;
-    let run = one(kubectl, &options, &std::env::temp_dir(), server, event, Mode::Observe)?;
+    let dir = std::env::temp_dir();
+    let (mode, of) = (Mode::Observe, &options);
+    let run = with_deployment(kubectl, of, server, mode, |name| one(kubectl, of, &dir, server, event, mode, name))?;
     let lost = run.seen.iter().flat_map(|seen| seen.result.losses.iter().chain(&seen.result.unknowns));
     Ok(lost.map(|loss| format!("{} {} ({}: {})", loss.method, loss.path, loss.cause.id(), loss.grounds)).collect())
 }
 
-/// One Deployment from its start to its end; what became of each request, and how its pods ended.
+/// Makes a Deployment, has something done with it, and takes it away.
+fn with_deployment<T>(
+    kubectl: &Kubectl,
+    options: &Options,
+    server: &Server,
+    mode: Mode,
+    work: impl FnOnce(&str) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let name = format!("{}-{}", server.id, mode.id());
+    let deployment = manifest(server, mode, options.by, &name, REPLICAS);
+    let result = begin(kubectl, &deployment, &name).and_then(|()| work(&name));
+    end(kubectl, &name)?;
+    result.context(name)
+}
+
+/// One event; what became of each request, and how the pods that it ended did end.
 fn one(
     kubectl: &Kubectl,
     options: &Options,
@@ -249,93 +215,18 @@ fn one(
     server: &Server,
     event: Event,
     mode: Mode,
+    name: &str,
 ) -> anyhow::Result<Run> {
-    let name = format!("{}-{}", server.id, mode.id());
-    let deployment = manifest(server, mode, options.by, &name, REPLICAS);
-    let stalls = Stalls::watch();
-    let result =
-        begin(kubectl, &deployment, &name).and_then(|()| under_load(kubectl, options, dir, server, event, &name));
-    let stall = stalls.longest();
-    end(kubectl, &name)?;
-    let Loaded { seen, statuses, came_back } = result.with_context(|| format!("{name}, {}", event.id()))?;
-    Ok(Run {
-        server: *server,
-        event,
-        mode,
-        by: options.by,
-        lag: options.lag,
-        seen,
-        statuses,
-        stall,
-        came_back,
-        again: false,
-    })
-}
-
-/// Makes a Deployment and its Service, and waits until all is ready.
-pub fn begin(kubectl: &Kubectl, manifest: &Value, name: &str) -> anyhow::Result<()> {
-    kubectl.apply(manifest)?;
-    kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"])?;
-    Ok(())
-}
-
-/// Takes all of it away, and makes every node take pods again.
-pub fn end(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
-    let selector = format!("--selector=app={name}");
-    // Their owners go without them: else they would have their whole grace.
-    kubectl.run(&["delete", "service,deployment", name, "--cascade=orphan", "--ignore-not-found", "--timeout=30s"])?;
-    kubectl.run(&["delete", "replicasets", &selector, "--cascade=orphan", "--timeout=30s"])?;
-    kubectl.run(&["delete", "pods", &selector, "--grace-period=1", "--timeout=60s"])?;
-    for node in 1..=super::NODES {
-        kubectl.run(&["uncordon", &format!("n{node}")])?;
-    }
-    Ok(())
-}
-
-/// The Deployment as most people write it, and its Service.
-pub fn manifest(server: &Server, mode: Mode, by: By, name: &str, replicas: usize) -> Value {
-    let mut command = Image::command_of(server);
-    let mut env = vec![json!({ "name": "PORT", "value": PORT.to_string() })];
-    let mut annotations = json!({});
-    let listen = format!(":{PORT}");
-    match (mode, by) {
-        (Mode::Plain, _) => {}
-        (Mode::Observe | Mode::Front, By::Command) => {
-            command.splice(0..0, [LAMEDUCK.into(), "run".into(), "--".into()]);
-            if mode == Mode::Front {
-                env.push(json!({ "name": "LAMEDUCK_LISTEN", "value": listen }));
-            }
-        }
-        (Mode::Observe | Mode::Front, By::Webhook) => {
-            annotations["lameduck.dev/inject"] = "true".into();
-            if mode == Mode::Front {
-                annotations["lameduck.dev/listen"] = listen.into();
-            }
-        }
-    }
-    let labels = json!({ "app": name });
-    let container = json!({
-        "name": "app", "image": Image::name_of(server), "imagePullPolicy": "Never", "command": command, "env": env,
-        "ports": [{ "containerPort": PORT }],
-        "readinessProbe": { "httpGet": { "path": "/", "port": PORT }, "periodSeconds": 1 },
-    });
-    let pod = json!({
-        "terminationGracePeriodSeconds": GRACE.as_secs(), "enableServiceLinks": false,
-        "automountServiceAccountToken": false, "dnsPolicy": "Default", "containers": [container],
-    });
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name },
-        "spec": {
-            "replicas": replicas, "selector": { "matchLabels": labels },
-            "strategy": { "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
-            "template": { "metadata": { "labels": labels, "annotations": annotations }, "spec": pod },
-        },
-    });
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-        "spec": { "selector": labels, "ports": [{ "port": 80, "targetPort": PORT }] },
-    });
-    json!({ "apiVersion": "v1", "kind": "List", "items": [deployment, service] })
+    whole(kubectl, name)
+        .and_then(|()| {
+            let stalls = Stalls::watch();
+            let loaded = under_load(kubectl, options, dir, server, event, name);
+            let stall = stalls.longest();
+            let Loaded { seen, statuses, came_back } = loaded?;
+            let (server, by, lag) = (*server, options.by, options.lag);
+            Ok(Run { server, event, mode, by, lag, seen, statuses, stall, came_back, again: false })
+        })
+        .context(event.id())
 }
 
 /// All clients' loads on one Deployment, and the event that all of them see.
@@ -400,22 +291,6 @@ fn under_load(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_deployment_and_its_service() {
-        let server = Server::from_id("node").unwrap();
-        let made = |mode, by| manifest(&server, mode, by, "node-x", 3);
-        let template = |made: &Value| made["items"][0]["spec"]["template"].clone();
-        let command = |made: &Value| template(made)["spec"]["containers"][0]["command"].clone();
-        let observed = made(Mode::Observe, By::Command);
-        assert_eq!(command(&observed), json!([LAMEDUCK, "run", "--", "node", "/app/app.js"]));
-        assert_eq!(observed["items"][1]["spec"]["selector"], template(&observed)["metadata"]["labels"]);
-        assert_eq!(command(&made(Mode::Plain, By::Webhook)), json!(["node", "/app/app.js"]));
-        let injected = made(Mode::Front, By::Webhook);
-        assert_eq!(command(&injected), json!(["node", "/app/app.js"]));
-        let annotations = json!({ "lameduck.dev/inject": "true", "lameduck.dev/listen": ":8080" });
-        assert_eq!(template(&injected)["metadata"]["annotations"], annotations);
-    }
 
     #[test]
     fn what_to_drill() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use super::Kubectl;
-use super::drill::REPLICAS;
+use super::deployment::REPLICAS;
 use super::watch::Watch;
 
 /// Load before an event, and after all that it ended has ended.

@@ -134,43 +134,49 @@ impl Same {
         }
     }
 
-    fn cells(&self) -> [String; 6] {
-        let again = if self.again > 0 { format!(" (+{} made again)", self.again) } else { String::new() };
+    fn cells(&self) -> [String; 4] {
+        let again = if self.again > 0 { format!(", {} made again", self.again) } else { String::new() };
+        let resent = (self.resent > 0).then(|| format!("({} sent again)", self.resent));
+        let causes = (!self.causes.is_empty()).then(|| listed(&self.causes));
         [
-            format!("{}{again}", self.lost.len()),
-            self.requests.to_string(),
             self.spread(),
-            listed(&self.causes),
-            self.resent.to_string(),
-            format!("{:.1} s", self.longest),
+            format!("{} in {}{again}", self.requests, self.lost.len()),
+            causes.into_iter().chain(resent).collect::<Vec<_>>().join(" "),
+            if self.longest > 0.0 { format!("{:.1} s", self.longest) } else { String::new() },
         ]
     }
 }
 
-/// The table: a row for each server, event, client and mode, in the order in which they first come.
+/// The table: a row for each server, event and client; for each mode that there are runs of, what was lost in them.
 pub fn markdown(all: &Value) -> anyhow::Result<String> {
-    let mut order: Vec<[String; 5]> = Vec::new();
-    let mut same: BTreeMap<[String; 5], Same> = BTreeMap::new();
+    let mut rows: BTreeMap<[String; 3], BTreeMap<(bool, String), Same>> = BTreeMap::new();
     for run in all["runs"].as_array().context("runs")? {
         let word = |name: &str| run[name].as_str().map(str::to_owned).with_context(|| name.to_owned());
-        let key = [word("server")?, word("event")?, word("client")?, word("mode")?, word("by")?];
-        if !same.contains_key(&key) {
-            order.push(key.clone());
-        }
-        same.entry(key).or_default().add(run);
+        let mode = match (word("mode")?, word("by")?) {
+            (mode, _) if mode == "plain" => (false, mode),
+            (mode, by) => (true, format!("{mode}, by {by}")),
+        };
+        let row = [word("server")?, word("event")?, word("client")?];
+        rows.entry(row).or_default().entry(mode).or_default().add(run);
     }
-    let mut text = String::from(
-        "| server | event | client | pods | runs | requests | lost in a run: least / median / most | causes, all runs | sent again by the hop | stop, at most |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    order.sort_by_key(|[server, event, client, ..]| (server.clone(), event.clone(), client.clone()));
-    for key in &order {
-        let [server, event, client, mode, by] = key;
+    let modes: BTreeSet<&(bool, String)> = rows.values().flat_map(BTreeMap::keys).collect();
+    let mut text = String::from("| server | event | client |");
+    for (_, mode) in &modes {
+        write!(
+            text,
+            " {mode}: lost in a run, least / median / most | requests in runs | causes, all runs | stop, at most |"
+        )?;
+    }
+    writeln!(text, "\n|---|---|---|{}", "---|---|---|---|".repeat(modes.len()))?;
+    for ([server, event, client], of) in &rows {
         let server = Server::from_id(server).map_or(server.as_str(), |server| server.title);
         let client = Client::from_id(client).map_or_else(|_| client.clone(), |client| client.title().to_owned());
-        let pods = if mode == "plain" { mode.clone() } else { format!("{mode}, by {by}") };
-        let cells = same[key].cells().join(" | ");
-        writeln!(text, "| {server} | {event} | {client} | {pods} | {cells} |")?;
+        write!(text, "| {server} | {event} | {client} |")?;
+        for mode in &modes {
+            let cells = of.get(mode).map_or_else(Default::default, Same::cells);
+            write!(text, " {} |", cells.join(" | "))?;
+        }
+        text.push('\n');
     }
     Ok(text)
 }
@@ -192,12 +198,16 @@ mod tests {
         let runs = [&runs[..], &[run("front", 0, false)]].concat();
         let all = json!({ "runs": runs });
         let text = markdown(&all).unwrap();
-        let lines: Vec<&str> = text.lines().skip(2).collect();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].contains("| client | plain: lost") && lines[0].contains("| front, by webhook: lost"),
+            "{text}"
+        );
         assert_eq!(
-            lines,
+            lines[2..],
             [
-                "| Go net/http | drain | nginx | plain | 3 (+1 made again) | 300 | 1 / 2 / 5 | 8 idle-close-race | 3 | 2.5 s |",
-                "| Go net/http | drain | nginx | front, by webhook | 1 | 100 | **0** |  | 1 | 2.5 s |",
+                "| Go net/http | drain | nginx | 1 / 2 / 5 | 300 in 3, 1 made again | 8 idle-close-race (3 sent again) | 2.5 s \
+              | **0** | 100 in 1 | (1 sent again) | 2.5 s |"
             ]
         );
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use lameduck_drill::servers::Server;
 use serde_json::Value;
 
+use super::deployment::{self, By, Mode};
 use super::event::Event;
 use super::{Kubectl, STATE, SYSCTLS, UP_TAKES, drill, left, net, programs, run};
 
@@ -66,8 +67,8 @@ fn in_time(took: Duration) -> anyhow::Result<()> {
 }
 
 fn started(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let plain = drill::manifest(&server()?, drill::Mode::Plain, drill::By::Command, NAME, 2);
-    drill::begin(kubectl, &plain, NAME)
+    let plain = deployment::manifest(&server()?, Mode::Plain, By::Command, NAME, 2);
+    deployment::begin(kubectl, &plain, NAME)
 }
 
 fn server() -> anyhow::Result<Server> {
@@ -162,7 +163,7 @@ fn service_is_reached(kubectl: &Kubectl) -> anyhow::Result<()> {
     let logs = kubectl.run(&["logs", &format!("--selector=app={NAME}"), "--tail=-1"])?;
     let missing: Vec<_> = ids.iter().filter(|id| !logs.contains(id.as_str())).collect();
     ensure!(missing.is_empty(), "no pod has seen {missing:?}");
-    drill::end(kubectl, NAME)
+    deployment::end(kubectl, NAME)
 }
 
 fn ask(address: SocketAddr, id: &str) -> anyhow::Result<String> {
