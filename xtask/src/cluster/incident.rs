@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::image::{Image, LAMEDUCK, Source};
 use super::watch::Watch;
-use super::{Kubectl, NODES, STATE, drill, programs, run};
+use super::{Kubectl, NODES, STATE, deployment, programs, run};
 use crate::test::root;
 use crate::{packages, slim};
 
@@ -87,7 +87,7 @@ fn play(kubectl: &Kubectl, cured: bool) -> anyhow::Result<DrillResult> {
         .apply(&manifest(&name, cured))
         .and_then(|()| kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=90s"]).map(|_| ()));
     let played = begun.and_then(|()| under_load(kubectl, &plan, &name));
-    drill::end(kubectl, &name)?;
+    deployment::end(kubectl, &name)?;
     let (result, statuses) = played.with_context(|| name.clone())?;
     let causes: Vec<String> =
         result.tally.causes.iter().map(|(cause, count)| format!("{count} {}", cause.id())).collect();

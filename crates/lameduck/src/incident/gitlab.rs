@@ -251,6 +251,7 @@ fn beside_pages(stage: &mut Stage, variant: Variant) -> Result<(DrillResult, Pag
     let (log, last) = (stage.setting.work.join(variant.id).join("pages.json"), variant.plan.replicas - 1);
     let endpoints = stage.left(variant.id).join("endpoints");
     let mut command = Command::new(binary(stage, "gitlab-pages"));
+    command.arg("-least").arg(variant.plan.replicas.to_string());
     command.arg("-endpoints").arg(endpoints).stdin(Stdio::null()).stdout(disk::create(&log)?);
     let client = Client(started("gitlab-pages", command.spawn())?);
     let result = stage.drill(variant);

@@ -21,6 +21,7 @@ import (
 var (
 	endpoints = flag.String("endpoints", "", "a folder with a file for each endpoint, its address in it")
 	clients   = flag.Int("clients", 24, "how many ask at the same time, each once a second")
+	least     = flag.Int("least", 1, "how many endpoints have to be listed before it begins")
 )
 
 // In turn, as IPVS does it by default: so each endpoint gets its share of a few connections too.
@@ -96,7 +97,7 @@ func main() {
 		defer mutex.Unlock()
 		out.Encode(line)
 	}
-	for len(listed()) == 0 {
+	for len(listed()) < *least {
 		time.Sleep(20 * time.Millisecond)
 	}
 	for range time.Tick(time.Second) {
