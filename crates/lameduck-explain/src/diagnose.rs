@@ -443,7 +443,12 @@ mod tests {
         after(&new, ResetBeforeAnswer, 4, &[], Cause::Unknown);
         after(&new, ClosedBeforeAnswer, 4, &[], Cause::Unknown);
         after(&kept, ResetBeforeAnswer, 4, &[], Cause::IdleCloseRace);
-        after(&kept, ResetBeforeAnswer, 4, &[(-5, Stopping)], Cause::IdleCloseRace);
+        after(&kept, ResetBeforeAnswer, 4, &[(-5, Stopping)], Cause::Unknown);
+        // The backlog of a pod that takes a while to end is reset then, however soon after the request.
+        after(&kept, ResetBeforeAnswer, 43, &[(-1, Stopping)], Cause::Unknown);
+        after(&kept, ClosedBeforeAnswer, 43, &[(-5, Stopping)], Cause::Unknown);
+        after(&kept, ClosedBeforeAnswer, 154, &[], Cause::Unknown);
+        after(&kept, ClosedBeforeAnswer, 251, &[], Cause::CutMidResponse);
         after(&new, ClosedBeforeAnswer, 4, &[(-5, Stopping)], Cause::Unknown);
         // After a while nothing crosses any more: read where nothing is unread, and where something is, who knows.
         after(&kept, FinBeforeAnswer, 4000, stop, Cause::CutMidResponse);
