@@ -174,6 +174,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "conditions are written where they are used")]
     fn endpoint(pod: &str, address: &str, conditions: Value) -> Value {
         json!({"addresses": [address], "conditions": conditions, "targetRef": {"kind": "Pod", "name": pod}})
     }

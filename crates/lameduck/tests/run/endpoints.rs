@@ -161,12 +161,12 @@ fn slice(version: &str, own: Option<Value>, other: bool) -> Value {
     })
 }
 
-fn ready() -> Option<Value> {
-    Some(json!({"ready": true, "serving": true, "terminating": false}))
+fn ready() -> Value {
+    json!({"ready": true, "serving": true, "terminating": false})
 }
 
-fn terminating() -> Option<Value> {
-    Some(json!({"ready": false, "serving": true, "terminating": true}))
+fn terminating() -> Value {
+    json!({"ready": false, "serving": true, "terminating": true})
 }
 
 fn list(slices: &[Value]) -> (u16, Value) {
@@ -190,9 +190,9 @@ fn the_least_time_ends_where_routing_lets_go() {
     let watches = vec![
         // Over after a bookmark: the next one goes on from there.
         vec![event("BOOKMARK", &bookmark)],
-        vec![wait(1000), event("MODIFIED", &slice("11", terminating(), true)), wait(20_000)],
+        vec![wait(1000), event("MODIFIED", &slice("11", Some(terminating()), true)), wait(20_000)],
     ];
-    let server = Server::start(vec![list(&[slice("4", ready(), true)])], watches);
+    let server = Server::start(vec![list(&[slice("4", Some(ready()), true)])], watches);
     let (mut duck, report) = server.drained(&["--grace", "60s", "--min", "15s"]);
     duck.hear("routing took this pod out, by its EndpointSlices, after");
     let routing = report.routing.clone().unwrap();
@@ -211,7 +211,7 @@ fn who_is_still_sent_to_stays_longer_than_the_least_time() {
     if !root("who_is_still_sent_to_stays_longer_than_the_least_time") {
         return;
     }
-    let server = Server::start(vec![list(&[slice("4", ready(), true)])], vec![vec![wait(30_000)]]);
+    let server = Server::start(vec![list(&[slice("4", Some(ready()), true)])], vec![vec![wait(30_000)]]);
     let (_, report) = server.drained(&["--min", "500ms", "--max", "4s"]);
     assert_eq!(report.phases[0].ended_by, EndedBy::BudgetSpent);
     let routing = report.routing.unwrap();
@@ -223,7 +223,7 @@ fn the_last_resort_of_a_service_takes_the_least_time() {
     if !root("the_last_resort_of_a_service_takes_the_least_time") {
         return;
     }
-    let server = Server::start(vec![list(&[slice("4", terminating(), false)])], vec![vec![wait(30_000)]]);
+    let server = Server::start(vec![list(&[slice("4", Some(terminating()), false)])], vec![vec![wait(30_000)]]);
     let (mut duck, report) = server.drained(&["--min", "2s"]);
     duck.hear("no other endpoint is ready: routing still sends here as the last resort");
     assert_eq!(report.phases[0].ended_by, EndedBy::Quiet);
@@ -247,7 +247,7 @@ fn whatever_happens_to_a_watch_it_lists_again() {
         vec![event("MODIFIED", &json!({"metadata": {}}))],
         vec![wait(60_000)],
     ];
-    let there = list(&[slice("4", ready(), true)]);
+    let there = list(&[slice("4", Some(ready()), true)]);
     let not_now = (503, json!({"message": "not now"}));
     let too_old = (410, json!({"message": "too old"}));
     let lists = vec![
@@ -322,7 +322,7 @@ fn an_app_that_exits_does_not_wait_for_the_watch() {
     if !root("an_app_that_exits_does_not_wait_for_the_watch") {
         return;
     }
-    let server = Server::start(vec![list(&[slice("4", ready(), true)])], vec![vec![wait(60_000)]]);
+    let server = Server::start(vec![list(&[slice("4", Some(ready()), true)])], vec![vec![wait(60_000)]]);
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", WITH_ACCOUNT, "container", server.account.path().to_str().unwrap()]);
     command.args([LAMEDUCK, "run", "--watch-endpoints", "--", "sh", "-c", "sleep 0.3; exit 7"]);
