@@ -126,7 +126,13 @@ pub fn manifest(server: &Server, mode: Mode, by: By, name: &str, replicas: usize
         "ports": [{ "containerPort": PORT }],
         "readinessProbe": { "httpGet": { "path": "/", "port": PORT }, "periodSeconds": 1 },
     });
+    // Else all three may come to be on one node, and its drain ends the service.
+    let spread = json!([{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": { "matchLabels": labels }, "matchLabelKeys": ["pod-template-hash"],
+    }]);
     let pod = json!({
+        "topologySpreadConstraints": spread,
         "terminationGracePeriodSeconds": GRACE.as_secs(), "enableServiceLinks": false,
         "automountServiceAccountToken": false, "dnsPolicy": "Default", "containers": [container],
     });
