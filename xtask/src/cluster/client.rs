@@ -70,6 +70,15 @@ pub struct Work {
     pub lag: Duration,
 }
 
+/// What hops are started with.
+pub struct Place<'p> {
+    pub envoy: Option<&'p Path>,
+    /// For their files.
+    pub dir: &'p Path,
+    pub service: SocketAddr,
+    pub routed: Routed,
+}
+
 /// A client with its load.
 pub struct Load {
     client: Client,
@@ -84,6 +93,25 @@ pub struct Seen {
     pub result: DrillResult,
     /// What the hop sent again by itself.
     pub resent: u64,
+    /// What a hop answered itself, since no pod was routed to; still in the tally of the result.
+    pub nobody: u64,
+}
+
+impl Seen {
+    /// Requests that somebody was routed to for.
+    pub fn sent(&self) -> u64 {
+        self.result.tally.sent - self.nobody
+    }
+
+    /// Those of them that were lost, or whose fate is open.
+    pub fn lost(&self) -> u64 {
+        self.result.tally.lost + self.result.tally.unknown - self.nobody
+    }
+
+    /// Requests that nobody was routed to for.
+    pub fn unrouted(&self) -> u64 {
+        self.result.unrouted + self.nobody
+    }
 }
 
 /// What was heard of pods, by name.
@@ -116,18 +144,16 @@ pub fn prepare(
     clients: &[Client],
     server: &Server,
     work: Work,
-    envoy: Option<&Path>,
-    dir: &Path,
-    service: SocketAddr,
-    routed: &Routed,
+    place: &Place<'_>,
     heard: &Arc<Mutex<Heard>>,
 ) -> anyhow::Result<(Vec<Load>, Tell)> {
+    let Place { envoy, dir, service, routed } = place;
     let (mut loads, mut senders, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for client in clients.iter().copied() {
         let hop = match client {
             Client::Slices => None,
             Client::Through(kind) => {
-                Some(Hop::start(kind, envoy, dir.join(client.id()), service, routed.clone()).context(client.id())?)
+                Some(Hop::start(kind, *envoy, dir.join(client.id()), *service, routed.clone()).context(client.id())?)
             }
         };
         let (sender, news) = live::channel();
@@ -189,12 +215,12 @@ impl Load {
         });
         let mut result = result.context(client.id())?;
         ensure!(result.balances(), "{}: the books do not balance", client.id());
-        let mut resent = result.retries;
+        let (mut resent, mut nobody) = (result.retries, 0);
         if let Some(hop) = hop {
             let attempts = hop.stop().context(client.id())?;
-            attempts.settle(&mut result, &heard.lock().unwrap_or_else(PoisonError::into_inner).addresses);
+            nobody = attempts.settle(&mut result, &heard.lock().unwrap_or_else(PoisonError::into_inner).addresses);
             resent = attempts.resent;
         }
-        Ok(Seen { client, result, resent })
+        Ok(Seen { client, result, resent, nobody })
     }
 }

@@ -1,8 +1,10 @@
 //! The drill's Deployment: what it is made of, how it begins and ends.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lameduck_drill::servers::Server;
 use serde_json::{Value, json};
 
@@ -15,6 +17,9 @@ pub const REPLICAS: usize = 3;
 pub const PORT: u16 = 8080;
 /// `terminationGracePeriodSeconds`, and `lameduck run`'s default `--grace`.
 pub const GRACE: Duration = Duration::from_secs(30);
+/// How often one looks whether something has happened.
+const POLL: Duration = Duration::from_millis(500);
+
 /// What the pods have of lameduck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -65,13 +70,30 @@ impl By {
     }
 }
 
-/// Makes good what an event before may have left: fewer pods, a node that takes none.
+/// Makes good what an event before may have left: fewer pods, a node that takes none, all pods on one node.
 pub fn whole(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
     take_pods(kubectl)?;
     let deployment = format!("deployment/{name}");
     kubectl.run(&["scale", &deployment, &format!("--replicas={REPLICAS}")])?;
     kubectl.run(&["rollout", "status", &deployment, "--timeout=60s"])?;
+    if nodes_of(kubectl, name)?.iter().collect::<BTreeSet<_>>().len() > 1 {
+        return Ok(());
+    }
+    kubectl.run(&["rollout", "restart", &deployment])?;
+    kubectl.run(&["rollout", "status", &deployment, "--timeout=60s"])?;
+    let began = Instant::now();
+    while nodes_of(kubectl, name)?.len() > REPLICAS {
+        ensure!(began.elapsed() < GRACE * 2, "the pods of before still have not ended");
+        thread::sleep(POLL);
+    }
     Ok(())
+}
+
+/// The node of each pod, of those too that are ending.
+fn nodes_of(kubectl: &Kubectl, name: &str) -> anyhow::Result<Vec<String>> {
+    let pods = kubectl.get(&["pods", &format!("--selector=app={name}")])?;
+    let pods = pods["items"].as_array().context("no pods")?.iter();
+    Ok(pods.map(|pod| pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
 /// Every node takes pods again.
@@ -126,7 +148,13 @@ pub fn manifest(server: &Server, mode: Mode, by: By, name: &str, replicas: usize
         "ports": [{ "containerPort": PORT }],
         "readinessProbe": { "httpGet": { "path": "/", "port": PORT }, "periodSeconds": 1 },
     });
+    // Else all three may come to be on one node, and its drain ends the service.
+    let spread = json!([{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": { "matchLabels": labels }, "matchLabelKeys": ["pod-template-hash"],
+    }]);
     let pod = json!({
+        "topologySpreadConstraints": spread,
         "terminationGracePeriodSeconds": GRACE.as_secs(), "enableServiceLinks": false,
         "automountServiceAccountToken": false, "dnsPolicy": "Default", "containers": [container],
     });

@@ -13,7 +13,7 @@ use lameduck_drill::profile::Profile;
 use lameduck_drill::servers::Server;
 
 use super::Kubectl;
-use super::client::{self, CLIENTS, Client, Heard, Seen, Work};
+use super::client::{self, CLIENTS, Client, Heard, Place, Seen, Work};
 use super::deployment::{By, GRACE, MODES, Mode, PORT, REPLICAS, begin, end, manifest, whole};
 use super::event::{self, EVENTS, Event};
 use super::image::SERVERS;
@@ -88,8 +88,8 @@ pub fn drill(args: &[String]) -> anyhow::Result<ExitCode> {
     drop(webhook);
     let _ = std::fs::remove_dir_all(&dir);
     let runs = all?;
-    let clean = runs.iter().filter(|run| run.mode != Mode::Plain).flat_map(|run| &run.seen);
-    let clean = clean.fold(true, |clean, seen| clean && seen.result.tally.lost == 0);
+    let with = runs.iter().filter(|run| run.mode != Mode::Plain && !run.again);
+    let clean = with.flat_map(|run| &run.seen).all(|seen| seen.lost() == 0);
     if runs.len() > 1 {
         print!("\n{}", table::markdown(&table::all(&runs))?);
     }
@@ -248,18 +248,14 @@ fn under_load(
     };
     let service = kubectl.get(&["service", name])?;
     let service = service["spec"]["clusterIP"].as_str().context("clusterIP")?.parse().context("clusterIP")?;
-    let routed = watch::routed(kubectl, name)?;
-    let heard = Arc::new(Mutex::new(Heard::default()));
-    let (loads, tell) = client::prepare(
-        &options.clients,
-        server,
-        work,
-        options.envoy.as_deref(),
+    let place = Place {
+        envoy: options.envoy.as_deref(),
         dir,
-        SocketAddr::new(service, 80),
-        &routed,
-        &heard,
-    )?;
+        service: SocketAddr::new(service, 80),
+        routed: watch::routed(kubectl, name)?,
+    };
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let (loads, tell) = client::prepare(&options.clients, server, work, &place, &heard)?;
     let watch = Watch::begin(kubectl, name, tell)?;
     let (began, begins) = mpsc::channel();
     let (kubectl, name, count) = (kubectl.clone(), name.to_owned(), loads.len());

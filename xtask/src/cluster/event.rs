@@ -14,7 +14,7 @@ use super::watch::Watch;
 /// Load before an event, and after all that it ended has ended.
 const AROUND: Duration = Duration::from_secs(2);
 /// The most time until the load is on.
-const BEGINS: Duration = Duration::from_secs(60);
+const BEGINS: Duration = Duration::from_mins(1);
 /// The most time that an event takes: every pod one after another, each with its grace and its start.
 const LONGEST: Duration = Duration::from_mins(3);
 /// How often one looks whether something has happened.

@@ -40,18 +40,19 @@ pub fn rows(run: &Run) -> String {
     let exits = statuses.into_iter().collect::<Vec<_>>().join(", ");
     let probes = if run.came_back > 0 { format!(", {} pods' probes failed", run.came_back) } else { String::new() };
     let stall = format!("{}{probes}{}", show(run.stall), if run.again { ", made again" } else { "" });
-    let row = |Seen { client, result, resent }: &Seen| {
+    let row = |seen: &Seen| {
+        let Seen { client, result, resent, .. } = seen;
         let cells = [
             run.server.title.to_owned(),
             run.event.id().to_owned(),
             client.title().to_owned(),
             run.mode.id().to_owned(),
             show(run.lag),
-            result.tally.sent.to_string(),
-            (result.tally.lost + result.tally.unknown).to_string(),
+            seen.sent().to_string(),
+            seen.lost().to_string(),
             listed(&causes(result)),
             resent.to_string(),
-            result.unrouted.to_string(),
+            seen.unrouted().to_string(),
             result.term_to_exit_s.max.map_or_else(String::new, |longest| format!("{longest:.1} s")),
             exits.clone(),
             stall.clone(),
@@ -62,12 +63,12 @@ pub fn rows(run: &Run) -> String {
 }
 
 fn written(run: &Run) -> Vec<Value> {
-    let of = |Seen { client, result, resent }: &Seen| {
+    let of = |seen: &Seen| {
+        let Seen { client, result, resent, .. } = seen;
         json!({
             "server": run.server.id, "event": run.event.id(), "mode": run.mode.id(), "by": run.by.id(), "client": client.id(),
             "lag_s": run.lag.as_secs_f64(), "rate": result.plan.rate, "profile": result.plan.profile,
-            "sent": result.tally.sent, "lost": result.tally.lost, "unknown": result.tally.unknown,
-            "unrouted": result.unrouted, "resent": resent, "causes": causes(result), "server_log": result.server_log,
+            "sent": seen.sent(), "lost": seen.lost(), "unrouted": seen.unrouted(), "resent": resent, "causes": causes(result), "server_log": result.server_log,
             "term_to_exit_s": result.term_to_exit_s.all, "statuses": run.statuses,
             "stall_s": run.stall.as_secs_f64(), "came_back": run.came_back, "made_again": run.again, "losses": result.losses,
         })
@@ -114,7 +115,7 @@ impl Same {
             return;
         }
         self.requests += count("sent");
-        self.lost.push(count("lost") + count("unknown"));
+        self.lost.push(count("lost"));
         self.resent += count("resent");
         for (cause, count) in run["causes"].as_object().into_iter().flatten() {
             *self.causes.entry(cause.clone()).or_default() += count.as_u64().unwrap_or_default();
@@ -129,7 +130,7 @@ impl Same {
         lost.sort_unstable();
         match lost[..] {
             [] => String::new(),
-            [.., most] if most == 0 => "**0**".to_owned(),
+            [.., 0] => "**0**".to_owned(),
             [least, ..] => format!("{least} / {} / {}", lost[lost.len() / 2], lost[lost.len() - 1]),
         }
     }
@@ -191,7 +192,7 @@ mod tests {
             let causes = if lost > 0 { json!({ "idle-close-race": lost }) } else { json!({}) };
             json!({
                 "server": "go", "event": "drain", "client": "nginx", "mode": mode, "by": "webhook", "sent": 100, "lost": lost,
-                "unknown": 0, "resent": 1, "causes": causes, "term_to_exit_s": [1.0, 2.5], "made_again": again,
+                "resent": 1, "causes": causes, "term_to_exit_s": [1.0, 2.5], "made_again": again,
             })
         };
         let runs = [run("plain", 5, false), run("plain", 1, false), run("plain", 90, true), run("plain", 2, false)];

@@ -21,12 +21,10 @@ pub fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
 /// requests (<https://github.com/kubernetes/ingress-nginx/blob/main/docs/user-guide/nginx-configuration/configmap.md>).
 /// ingress-nginx itself changes endpoints by Lua; here the configuration is loaded again, as F5's controller does.
 pub fn nginx(dir: &Path, at: SocketAddr, pods: &BTreeSet<SocketAddr>) -> String {
-    let servers = pods.iter().map(|pod| format!("server {pod} max_fails=0; ")).collect::<String>();
+    let servers = pods.iter().fold(String::new(), |all, pod| all + &format!("server {pod} max_fails=0; "));
     // As ingress-nginx answers where no pod is ready. An upstream block needs a server, which is never asked.
-    let (servers, nobody) = match pods.is_empty() {
-        true => ("server 127.0.0.1:1;".to_owned(), "return 503;"),
-        false => (servers, ""),
-    };
+    let (servers, nobody) =
+        if pods.is_empty() { ("server 127.0.0.1:1;".to_owned(), "return 503;") } else { (servers, "") };
     let dir = dir.display();
     format!(
         "daemon off; user root; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log error;\n\

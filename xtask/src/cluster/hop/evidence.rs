@@ -39,6 +39,8 @@ struct Last {
 #[derive(Debug, Default)]
 pub struct Attempts {
     failed: HashMap<String, Last>,
+    /// Requests that it answered itself, since no pod was routed to.
+    nobody: HashSet<String>,
     /// How many it sent again, by its own rules.
     pub resent: u64,
 }
@@ -50,6 +52,9 @@ pub fn nginx(access: &str, errors: &str) -> Attempts {
     for line in access.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let tried: Vec<&str> = line["upstream"].as_str().unwrap_or_default().split(", ").collect();
         attempts.resent += tried.len() as u64 - 1;
+        if tried == [""] {
+            attempts.nobody.insert(text(&line["id"]));
+        }
         upstreams.insert(text(&line["id"]), tried.last().and_then(|last| last.parse().ok()));
     }
     for line in errors.lines() {
@@ -79,6 +84,9 @@ pub fn envoy(access: &str) -> Attempts {
         let (flags, details) = (text(&line["flags"]), text(&line["details"]));
         let failure = format!("{details} {}", text(&line["failure"])).to_lowercase();
         let has = |flag: &str| flags.split(',').any(|one| one == flag);
+        if has("UH") {
+            attempts.nobody.insert(text(&line["id"]));
+        }
         let how = if has("UF") {
             if failure.contains("refused") { How::Refused } else { How::Unanswered }
         } else if has("UC") {
@@ -116,9 +124,13 @@ fn text(value: &Value) -> String {
 }
 
 impl Attempts {
-    /// Gives what the client alone could not decide to the same law once more, with what the hop knows. The tallies of causes in the
-    /// result stay as they were: a loss stays a loss.
-    pub fn settle(&self, result: &mut DrillResult, addresses: &BTreeMap<String, SocketAddr>) {
+    /// Takes out of the losses what no pod was routed to for, and says how many that were: they are no part of the experiment, as with
+    /// the client of slices. Gives what the client alone could not decide to the same law once more, with what the hop knows. The
+    /// tallies of the result stay as they were.
+    pub fn settle(&self, result: &mut DrillResult, addresses: &BTreeMap<String, SocketAddr>) -> u64 {
+        let before = result.losses.len();
+        result.losses.retain(|loss| !self.nobody.contains(&loss.id));
+        let nobody = (before - result.losses.len()) as u64;
         let replicas = &result.replicas;
         for loss in result.losses.iter_mut().filter(|loss| loss.cause == Cause::Unknown) {
             let Some(last) = self.failed.get(&loss.id) else { continue };
@@ -128,6 +140,7 @@ impl Attempts {
                 (loss.cause, loss.grounds) = (cause, grounds.to_owned());
             }
         }
+        nobody
     }
 }
 
@@ -193,33 +206,37 @@ mod tests {
 
     const POD: &str = "10.0.0.1:8080";
 
-    fn failed(how: How) -> Option<Last> {
-        Some(Last { upstream: Some(POD.parse().unwrap()), how })
+    fn failed(how: How) -> Last {
+        Last { upstream: Some(POD.parse().unwrap()), how }
     }
 
     #[test]
     fn what_nginx_says() {
         let access = r#"{"id":"ld-a-1","upstream":"10.0.0.2:8080, 10.0.0.1:8080","status":"502, 502"}
 {"id":"ld-a-2","upstream":"10.0.0.1:8080","status":"502"}
-{"id":"ld-a-3","upstream":"10.0.0.1:8080","status":"200"}"#;
+{"id":"ld-a-3","upstream":"10.0.0.1:8080","status":"200"}
+{"id":"ld-a-4","upstream":"","status":""}"#;
         let errors = r#"2026/11/21 10:00:00 [error] 7#7: *1 connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, request: "GET /?lameduck-id=ld-a-1 HTTP/1.1", upstream: "http://10.0.0.1:8080/"
 2026/11/21 10:00:00 [error] 7#7: *2 upstream prematurely closed connection while reading response header from upstream, client: 127.0.0.1, request: "POST /?lameduck-id=ld-a-2 HTTP/1.1""#;
         let attempts = nginx(access, errors);
         assert_eq!(attempts.resent, 1);
-        assert_eq!(last(&attempts, "ld-a-1"), failed(How::Refused));
-        assert_eq!(last(&attempts, "ld-a-2"), failed(How::Closed { kept: None, begun: false }));
+        assert_eq!(last(&attempts, "ld-a-1"), Some(failed(How::Refused)));
+        assert_eq!(last(&attempts, "ld-a-2"), Some(failed(How::Closed { kept: None, begun: false })));
         assert_eq!(last(&attempts, "ld-a-3"), None);
+        assert_eq!(attempts.nobody, HashSet::from(["ld-a-4".to_owned()]));
     }
 
     #[test]
     fn what_envoy_says() {
         let access = r#"{"id":"ld-a-1","flags":"-","details":"via_upstream","upstream":"10.0.0.1:8080","connection":"7"}
 {"id":"ld-a-2","flags":"UC","details":"upstream_reset_before_response_started{connection_termination}","upstream":"10.0.0.1:8080","connection":"7"}
-{"id":"ld-a-3","flags":"UF","details":"upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}","upstream":"10.0.0.1:8080","connection":"8"}"#;
+{"id":"ld-a-3","flags":"UF","details":"upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}","upstream":"10.0.0.1:8080","connection":"8"}
+{"id":"ld-a-4","flags":"UH","details":"no_healthy_upstream","upstream":null,"connection":"0"}"#;
         let attempts = envoy(access);
         assert_eq!(last(&attempts, "ld-a-1"), None);
-        assert_eq!(last(&attempts, "ld-a-2"), failed(How::Closed { kept: Some(true), begun: false }));
-        assert_eq!(last(&attempts, "ld-a-3"), failed(How::Refused));
+        assert_eq!(last(&attempts, "ld-a-2"), Some(failed(How::Closed { kept: Some(true), begun: false })));
+        assert_eq!(last(&attempts, "ld-a-3"), Some(failed(How::Refused)));
+        assert_eq!(attempts.nobody, HashSet::from(["ld-a-4".to_owned()]));
     }
 
     #[test]
