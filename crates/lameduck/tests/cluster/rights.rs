@@ -41,7 +41,7 @@ fn used(cluster: &Cluster) -> BTreeSet<Right> {
     used.collect()
 }
 
-/// What the Role and the ClusterRole say, one verb on one resource at a time.
+/// What the Role and the `ClusterRole` say, one verb on one resource at a time.
 fn granted(cluster: &Cluster) -> BTreeSet<Right> {
     let mut granted = BTreeSet::new();
     for args in [["role", "lameduck-webhook", "-n", "lameduck"].as_slice(), &["clusterrole", "lameduck-webhook"]] {
