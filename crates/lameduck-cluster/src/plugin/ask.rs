@@ -22,22 +22,16 @@ pub struct Ask<'a> {
 pub enum Refused {
     /// A right is missing.
     #[error(
-        "{server}: {what}: forbidden: the right that is missing is verb `{verb}` on resource `{resource}`{of_group}{place}. \
-         Have it granted (docs/kubectl.md#rights has the roles), or choose another --context. The server says: {message}"
+        "{server}: {what}: forbidden: the right that is missing is {right}. Have it granted (docs/kubectl.md#rights has the \
+         roles), or choose another --context. The server says: {message}"
     )]
     Forbidden {
         /// The server.
         server: String,
         /// What was asked.
         what: String,
-        /// The verb, as rights have it.
-        verb: String,
-        /// The resource, with what is below it.
-        resource: String,
-        /// Its group, in words.
-        of_group: String,
-        /// Where, in words.
-        place: String,
+        /// The right: its verb, its resource, where.
+        right: String,
         /// What the server said.
         message: String,
     },

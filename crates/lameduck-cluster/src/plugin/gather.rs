@@ -98,7 +98,8 @@ pub async fn gather(kube: &Arc<Kube>, wanted: &Wanted, folder: &Path) -> Result<
     }
     for some in logs.chunks(TOGETHER) {
         let mut work = JoinSet::new();
-        for log in some.iter().cloned() {
+        for log in some {
+            let log = log.clone();
             let (kube, folder, wanted) = (Arc::clone(kube), folder.to_owned(), wanted.clone());
             work.spawn(async move { read(&kube, &log, &wanted, &folder).await });
         }

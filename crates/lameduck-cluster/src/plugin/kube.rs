@@ -143,7 +143,7 @@ impl Kube {
                 }
                 all.push(item);
             }
-            next = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            list["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut next);
             if next.is_empty() {
                 return Ok(all);
             }
@@ -222,21 +222,21 @@ impl Kube {
         let said = said["message"].as_str().map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
         let message: String = said.trim().chars().take(400).collect();
         let (server, what) = (self.target.server.clone(), ask.words());
-        if status == 403 && ask.sub != "eviction" || status == 403 && message.contains("cannot") {
+        // An eviction may be refused with 403 by others than those who look after rights.
+        if status == 403 && (ask.sub != "eviction" || message.contains("cannot")) {
             let sub = if ask.sub.is_empty() { String::new() } else { format!("/{}", ask.sub) };
             let group = ask.resource.group;
             let of_group = if group.is_empty() { String::new() } else { format!(" of group `{group}`") };
-            let resource = format!("{}{sub}", ask.resource.plural);
             // A WebSocket takes two verbs, of which it names the one that is missing.
             let named = message.split_once("cannot ").and_then(|(_, rest)| rest.split_once(' ')).map(|(verb, _)| verb);
-            let verb = named.unwrap_or(ask.verb).to_owned();
-            return Refused::Forbidden { server, what, verb, resource, of_group, place: ask.place(), message };
+            let verb = named.unwrap_or(ask.verb);
+            let right = format!("verb `{verb}` on resource `{}{sub}`{of_group}{}", ask.resource.plural, ask.place());
+            return Refused::Forbidden { server, what, right, message };
         }
         let hint = match status {
             401 => {
                 "; it does not know who asks: the credentials of this context are missing or have expired (`kubectl auth whoami`)"
             }
-            404 => "",
             429 | 503 => "; it is busy: ask again in a moment",
             _ => "",
         };

@@ -153,7 +153,8 @@ pub fn target(wanted: &Wanted) -> Result<Target, NoTarget> {
     };
     let (cluster, folder) = find(&merged.clusters, "cluster", wants("cluster"))?;
     let mut target = cluster_of(&cluster, &folder)?;
-    target.namespace = context["namespace"].as_str().filter(|text| !text.is_empty()).unwrap_or("default").to_owned();
+    let namespace = context["namespace"].as_str().filter(|text| !text.is_empty());
+    namespace.unwrap_or("default").clone_into(&mut target.namespace);
     // A context without a user is somebody whom the server does not know.
     if !wants("user").is_empty() {
         let (user, folder) = find(&merged.users, "user", wants("user"))?;

@@ -288,7 +288,7 @@ fn reports(cluster: &Cluster, plugin: &Plugin) {
             "lastState": {"terminated": {"exitCode": 143, "message": message}}}]})
     };
     status(cluster, "web-1-a", &ended(format!("lameduck: report {report}")));
-    status(cluster, "web-1-b", &ended(report.to_string()[..600].to_owned()));
+    status(cluster, "web-1-b", &ended(report.to_string()[200..].to_owned()));
     let (code, text, err) = plugin.says(&["reports", "--json"]);
     let estate: Value = serde_json::from_str(&text).unwrap();
     // The pods have no node: the API server can not ask for logs, which is 400, and no reason to complain.

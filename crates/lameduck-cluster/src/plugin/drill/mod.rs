@@ -123,22 +123,19 @@ pub async fn find(
         pairs.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect()
     };
     let own = labels(&template["metadata"]["labels"]);
-    let service = match service {
-        Some(service) => service,
-        None => {
-            let services = kube.list(&SERVICES, Some(namespace), "").await?;
-            let selects = |service: &&Value| {
-                let selector = labels(&service["spec"]["selector"]);
-                !selector.is_empty() && selector.iter().all(|label| own.contains(label))
-            };
-            let found = services.iter().find(selects).and_then(|service| service["metadata"]["name"].as_str());
-            let none = || {
-                format!(
-                    "no Service of namespace {namespace} selects the pods of deployment/{name}: give --service NAME"
-                )
-            };
-            found.map(str::to_owned).ok_or_else(|| NotDrilled::NotThere(none()))?
-        }
+    let service = if let Some(service) = service {
+        service
+    } else {
+        let services = kube.list(&SERVICES, Some(namespace), "").await?;
+        let selects = |service: &&Value| {
+            let selector = labels(&service["spec"]["selector"]);
+            !selector.is_empty() && selector.iter().all(|label| own.contains(label))
+        };
+        let found = services.iter().find(selects).and_then(|service| service["metadata"]["name"].as_str());
+        let none = || {
+            format!("no Service of namespace {namespace} selects the pods of deployment/{name}: give --service NAME")
+        };
+        found.map(str::to_owned).ok_or_else(|| NotDrilled::NotThere(none()))?
     };
     let selector = labels(&object["spec"]["selector"]["matchLabels"]).join(",");
     let deployment = Deployment {

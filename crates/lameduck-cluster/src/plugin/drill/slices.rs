@@ -42,8 +42,9 @@ impl Slices {
 /// The endpoints of a slice that a proxy would send to.
 pub fn ready(slice: &Value, wanted: Option<&str>) -> BTreeSet<(String, SocketAddr)> {
     let ports = slice["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_it =
-        |port: &&Value| wanted.is_none_or(|wanted| port["name"] == wanted || port["port"].to_string() == wanted);
+    let is_it = |port: &&Value| {
+        wanted.is_none_or(|wanted| port["name"] == wanted || wanted.parse::<u64>().is_ok_and(|n| port["port"] == n))
+    };
     let port = ports.iter().find(is_it).and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
     let Some(port) = port else { return BTreeSet::new() };
     let endpoints = slice["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();

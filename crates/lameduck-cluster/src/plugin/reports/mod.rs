@@ -82,7 +82,7 @@ pub async fn gather(kube: &Arc<Kube>, namespace: Option<&str>, during: Option<Du
     for pod in kube.list(&PODS, namespace, "").await? {
         for (container, state) in containers(&pod) {
             lock(&basket).searched.insert(container.clone());
-            ended(kube, &basket, &pod, container, &state, &mut work);
+            ended(kube, &basket, &pod, &container, &state, &mut work);
         }
     }
     while work.join_next().await.is_some() {}
@@ -163,10 +163,17 @@ pub fn workload(pod: &Value) -> String {
 }
 
 /// Reads what has ended: the messages at once, the logs in the background.
-fn ended(kube: &Arc<Kube>, basket: &Shared, pod: &Value, container: Container, status: &Value, work: &mut JoinSet<()>) {
+fn ended(
+    kube: &Arc<Kube>,
+    basket: &Shared,
+    pod: &Value,
+    container: &Container,
+    status: &Value,
+    work: &mut JoinSet<()>,
+) {
     for state in ["state", "lastState"] {
         let message = status[state]["terminated"]["message"].as_str().unwrap_or_default();
-        lock(basket).take(&container, Scanned::of(message));
+        lock(basket).take(container, Scanned::of(message));
     }
     let over = status["state"]["terminated"].is_object() || pod["metadata"]["deletionTimestamp"].is_string();
     let before = status["lastState"]["terminated"].is_object();

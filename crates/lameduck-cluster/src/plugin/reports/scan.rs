@@ -16,6 +16,9 @@ pub struct Scanned {
 /// What stands near the end of every report.
 const TAIL: &str = "\"unused_grace_s\":";
 
+/// A report has about ten, and one for each moment, phase and source: up to a hundred.
+const BRACKETS: usize = 200;
+
 impl Scanned {
     /// Reads a text.
     pub fn of(text: &str) -> Scanned {
@@ -30,10 +33,12 @@ impl Scanned {
             self.cut += usize::from(line.contains(TAIL));
             return;
         };
+        // The fields of an object may have been put in another order: which bracket is the report's first, reading tells.
         let read = |text: &str, at: usize| {
-            let open = text[..at].rfind('{')?;
-            let mut values = serde_json::Deserializer::from_str(&text[open..]).into_iter::<DrainReport>();
-            values.next()?.ok()
+            text[..at].rmatch_indices('{').take(BRACKETS).find_map(|(open, _)| {
+                let mut values = serde_json::Deserializer::from_str(&text[open..]).into_iter::<DrainReport>();
+                values.next()?.ok()
+            })
         };
         // A log store keeps a line as a text in an object of its own: then the quotes in it are escaped.
         let inner = || {
@@ -66,6 +71,8 @@ pub(super) mod tests {
         check(&format!("2026-11-22T00:00:00Z lameduck: report {REPORT}\nlameduck: report {REPORT}"), 2, 0);
         let wrapped = serde_json::json!({"textPayload": format!("lameduck: report {REPORT}"), "severity": "ERROR"});
         check(&wrapped.to_string(), 1, 0);
+        let reordered: Value = serde_json::from_str(REPORT).unwrap();
+        check(&serde_json::json!({"jsonPayload": {"report": reordered}, "logName": "x"}).to_string(), 1, 0);
         check(&format!("lameduck: report {}", &REPORT[..400]), 0, 1);
         check(&REPORT[REPORT.len() - 300..], 0, 1);
         check("nothing\n", 0, 0);
