@@ -121,7 +121,7 @@ fn listed(endpoints: &Path) -> BTreeSet<String> {
 
 /// nginx's upstream. A server that failed is asked again: behind a Service there is no other to be asked.
 fn block(name: &str, servers: &BTreeSet<String>) -> String {
-    let servers: String = servers.iter().map(|server| format!("  server {server} max_fails=0;\n")).collect();
+    let servers = servers.iter().fold(String::new(), |all, server| all + &format!("  server {server} max_fails=0;\n"));
     format!("upstream {name} {{\n{servers}}}\n")
 }
 
