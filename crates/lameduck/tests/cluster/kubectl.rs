@@ -146,14 +146,14 @@ fn furnish(cluster: &Cluster) {
     let mut set = workload("ReplicaSet", "web-1", &json!({"replicas": 3, "template": node}));
     set["metadata"]["ownerReferences"] = owner("Deployment", "apps/v1", "web");
     cluster.create(&set);
-    let owned = |name: &str, owners: Value| {
+    let child = |name: &str, owners: Value| {
         json!({"apiVersion": "v1", "kind": "Pod", "spec": node["spec"],
             "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web"}, "ownerReferences": owners}})
     };
     for name in ["web-1-a", "web-1-b"] {
-        cluster.create(&owned(name, owner("ReplicaSet", "apps/v1", "web-1")));
+        cluster.create(&child(name, owner("ReplicaSet", "apps/v1", "web-1")));
     }
-    cluster.create(&owned("store-0", owner("StatefulSet", "apps/v1", "store")));
+    cluster.create(&child("store-0", owner("StatefulSet", "apps/v1", "store")));
 }
 
 fn agrees(cluster: &Cluster, plugin: &Plugin) {
