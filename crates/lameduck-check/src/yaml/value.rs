@@ -74,7 +74,7 @@ mod tests {
         let mut text = String::from("a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n");
         for n in 1..9 {
             let one = format!("*a{}", n - 1);
-            text += &format!("a{n}: &a{n} [{}]\n", vec![one; 10].join(","));
+            text = format!("{text}a{n}: &a{n} [{}]\n", vec![one; 10].join(","));
         }
         assert!(values(&text).is_err());
     }
