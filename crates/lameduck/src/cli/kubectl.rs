@@ -147,15 +147,14 @@ fn block<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> R
 /// Writes an answer to a file, or to standard output.
 fn write(given: &Given, text: &str) -> Result<(), Failure> {
     use std::io::Write;
-    let (place, done) = match given.raw("output").map(Path::new) {
-        Some(path) => (path.display().to_string(), std::fs::write(path, text)),
-        None => {
-            let mut out = std::io::stdout().lock();
-            let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            // Whoever reads has seen enough.
-            let enough = done.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
-            ("standard output".to_owned(), if enough { Ok(()) } else { done })
-        }
+    let (place, done) = if let Some(path) = given.raw("output").map(Path::new) {
+        (path.display().to_string(), std::fs::write(path, text))
+    } else {
+        let mut out = std::io::stdout().lock();
+        let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        // Whoever reads has seen enough.
+        let enough = done.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        ("standard output".to_owned(), if enough { Ok(()) } else { done })
     };
     let message = |error| format!("{place}: {error}; it could not be written");
     done.map_err(|error| Failure::Error { message: message(error), status: exit::SETUP })
