@@ -109,8 +109,8 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
 }
 
 #[test]
-fn a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most() {
-    let Some(programs) = programs("a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most") else {
+fn a_thousand_pods_in_a_minute_are_all_injected_at_little_cost() {
+    let Some(programs) = programs("a_thousand_pods_in_a_minute_are_all_injected_at_little_cost") else {
         return;
     };
     let cluster = Cluster::start(programs);
@@ -119,8 +119,9 @@ fn a_thousand_pods_in_a_minute_are_all_injected_at_a_cost_of_50_ms_at_most() {
     let _webhook = cluster.webhook(listen, &[]);
     cluster.strict();
     cluster.wait_until_it_injects();
-    // What else the machine does only adds to it: one thousand of three is enough.
-    let limit = Duration::from_millis(50);
+    // What else the machine does only adds to it: one thousand of three is enough. The limit is that of the program as it is shipped;
+    // one that is not optimised, beside all other tests, has five times as long.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 50 });
     let costs: Vec<Duration> = (1..=3).map_while(|round| a_thousand(&cluster, round, limit)).collect();
     assert!(costs.len() < 3, "99 of 100 took at most {costs:?}, in three rounds");
 }
