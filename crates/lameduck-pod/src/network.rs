@@ -14,19 +14,20 @@ const BETWEEN: Duration = Duration::from_millis(20);
 /// The bridge of the node.
 pub const BRIDGE: &str = "lameduck0";
 
-/// What makes a new network namespace a node's, for `sh -c`: the bridge, with the first address of `network` (a /16).
+/// What makes a new network namespace a node's, for `sh -c`: the bridge, with this address in a /16. Its hardware address is given: else it
+/// would be the least of its ports' (`br_stp_recalculate_bridge_id` in net/bridge/br_stp_if.c), and change as a pod goes, behind the backs of those that had asked for it.
 pub fn node_script(address: Ipv4Addr) -> String {
+    let hardware = hardware(address);
     format!(
-        "ip link set lo up && ip link add {BRIDGE} type bridge && ip addr add {address}/16 dev {BRIDGE} && ip link set {BRIDGE} up"
+        "ip link set lo up && ip link add {BRIDGE} address {hardware} type bridge && ip addr add {address}/16 dev {BRIDGE} && ip link set {BRIDGE} up"
     )
 }
 
 /// Connects this process's own network namespace to the node's.
 pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
     let (peer, node) = (peer_of(address), node.to_string());
-    let [_, _, high, low] = address.octets();
     // The address before had it too: whoever knows its neighbours by it needs not ask again.
-    let hardware = format!("02:58:0a:58:{high:02x}:{low:02x}");
+    let hardware = hardware(address);
     ip(&["link", "set", "lo", "up"])?;
     add_pair(
         &node,
@@ -38,6 +39,11 @@ pub(crate) fn connect(node: u32, address: Ipv4Addr) -> Result<(), PodError> {
     let mut at_node = vec!["--target", &node, "--net", "ip", "link", "set", &peer];
     at_node.extend(["master", BRIDGE, "up"]);
     run("nsenter", &at_node)
+}
+
+fn hardware(address: Ipv4Addr) -> String {
+    let [_, _, high, low] = address.octets();
+    format!("02:58:0a:58:{high:02x}:{low:02x}")
 }
 
 /// Keeps this process's network there for a while after its end: nothing listens, and the address still answers so.
