@@ -15,7 +15,7 @@ const BETWEEN: Duration = Duration::from_millis(20);
 pub const BRIDGE: &str = "lameduck0";
 
 /// What makes a new network namespace a node's, for `sh -c`: the bridge, with this address in a /16. Its hardware address is given: else it
-/// would be the least of its ports' (`br_stp_recalculate_bridge_id` in net/bridge/br_stp_if.c), and change as a pod goes, behind the backs of those that had asked for it.
+/// would be the least of its ports' (`br_stp_recalculate_bridge_id` in `net/bridge/br_stp_if.c`), and change as a pod goes, behind the backs of those that had asked for it.
 pub fn node_script(address: Ipv4Addr) -> String {
     let hardware = hardware(address);
     format!(
