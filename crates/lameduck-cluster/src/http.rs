@@ -51,19 +51,8 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// Trusts these; an answer's body may have so many bytes.
-    ///
-    /// # Panics
-    ///
-    /// Where rustls and ring have no version of TLS in common: never.
     pub fn new(roots: impl IntoIterator<Item = CertificateDer<'static>>, most_bytes: usize) -> Client {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(roots);
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has the versions that rustls has")
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        Client { tls: TlsConnector::from(Arc::new(config)), most_bytes }
+        Client { tls: tls(roots), most_bytes }
     }
 
     /// Asks, and reads the whole answer.
@@ -136,6 +125,22 @@ impl Client {
             }
         }
     }
+}
+
+/// TLS to whom these vouch for.
+///
+/// # Panics
+///
+/// Where rustls and ring have no version of TLS in common: never.
+pub(crate) fn tls(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> TlsConnector {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the versions that rustls has")
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
 }
 
 /// Without what may be secret, and not without end.

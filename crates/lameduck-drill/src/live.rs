@@ -1,6 +1,8 @@
 //! Replicas that run elsewhere, in a cluster for instance: the load follows what routing says of them, and what is known of
 //! their ends is told from outside.
 
+pub mod slices;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;

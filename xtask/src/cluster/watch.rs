@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use lameduck_drill::live::News;
+use lameduck_drill::live::slices::{self, Slices};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
@@ -229,93 +230,8 @@ fn folder_named(root: &Path, name: &str) -> Option<PathBuf> {
     found.cloned().or_else(|| paths.iter().find_map(|path| folder_named(path, name)))
 }
 
-/// The endpoints of a Service's slices, and which of them are routed to.
-#[derive(Debug, Default)]
-struct Slices {
-    by_name: BTreeMap<String, BTreeSet<(String, SocketAddr)>>,
-    routed: BTreeSet<(String, SocketAddr)>,
-}
-
-impl Slices {
-    /// Takes a watch event; what changed by it.
-    fn hear(&mut self, event: &Value) -> Vec<News> {
-        let object = &event["object"];
-        let Some(name) = object["metadata"]["name"].as_str() else { return Vec::new() };
-        if event["type"] == "DELETED" {
-            self.by_name.remove(name);
-        } else {
-            self.by_name.insert(name.to_owned(), ready(object));
-        }
-        let now: BTreeSet<_> = self.by_name.values().flatten().cloned().collect();
-        let left = self.routed.difference(&now).map(|(name, _)| News::Unrouted { name: name.clone() });
-        let joined = now.difference(&self.routed).cloned().map(|(name, address)| News::Routed { name, address });
-        let news = left.chain(joined).collect();
-        self.routed = now;
-        news
-    }
-}
-
 /// The endpoints that a Service's slices name now.
 pub fn routed(kubectl: &Kubectl, name: &str) -> anyhow::Result<BTreeSet<(String, SocketAddr)>> {
     let slices = kubectl.get(&["endpointslices", &format!("--selector=kubernetes.io/service-name={name}")])?;
-    Ok(slices["items"].as_array().into_iter().flatten().flat_map(ready).collect())
-}
-
-/// The endpoints of a slice that a proxy would send to.
-fn ready(slice: &Value) -> BTreeSet<(String, SocketAddr)> {
-    let Some(port) = slice["ports"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok()) else {
-        return BTreeSet::new();
-    };
-    let endpoints = slice["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let one = |endpoint: &Value| {
-        // Absent means ready, says the API.
-        let ready = endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
-        let address = endpoint["addresses"][0].as_str()?.parse().ok()?;
-        ready.then(|| Some((endpoint["targetRef"]["name"].as_str()?.to_owned(), SocketAddr::new(address, port))))?
-    };
-    endpoints.iter().filter_map(one).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn slice(kind: &str, name: &str, endpoints: &[(&str, &str, Option<bool>)]) -> Value {
-        let endpoints = endpoints.iter().map(|(pod, address, ready)| {
-            let mut endpoint = json!({ "addresses": [address], "conditions": {}, "targetRef": { "name": pod } });
-            if let Some(ready) = ready {
-                endpoint["conditions"]["ready"] = (*ready).into();
-            }
-            endpoint
-        });
-        let endpoints: Vec<Value> = endpoints.collect();
-        json!({ "type": kind, "object": { "metadata": { "name": name }, "ports": [{ "port": 8080 }], "endpoints": endpoints } })
-    }
-
-    #[test]
-    fn routing_is_what_all_slices_say_together() {
-        let routed = |name: &str, address: &str| News::Routed {
-            name: name.into(),
-            address: format!("{address}:8080").parse().unwrap(),
-        };
-        let unrouted = |name: &str| News::Unrouted { name: name.into() };
-        let mut slices = Slices::default();
-        let mut check = |event: Value, expect: &[News]| assert_eq!(slices.hear(&event), expect, "{event}");
-        check(
-            slice("ADDED", "a", &[("x", "10.0.0.1", Some(true)), ("y", "10.0.0.2", None)]),
-            &[routed("x", "10.0.0.1"), routed("y", "10.0.0.2")],
-        );
-        check(slice("ADDED", "b", &[("z", "10.0.0.3", Some(false))]), &[]);
-        check(
-            slice("MODIFIED", "b", &[("z", "10.0.0.3", Some(true)), ("y", "10.0.0.2", None)]),
-            &[routed("z", "10.0.0.3")],
-        );
-        // Terminating is not ready; what another slice still has is routed to.
-        check(slice("MODIFIED", "a", &[("x", "10.0.0.1", Some(false))]), &[unrouted("x")]);
-        check(slice("DELETED", "b", &[]), &[unrouted("y"), unrouted("z")]);
-        check(json!({ "type": "BOOKMARK", "object": {} }), &[]);
-        check(slice("ADDED", "c", &[("w", "no address", None)]), &[]);
-    }
+    Ok(slices["items"].as_array().into_iter().flatten().flat_map(|slice| slices::ready(slice, None)).collect())
 }

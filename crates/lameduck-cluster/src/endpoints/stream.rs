@@ -1,7 +1,6 @@
 //! One request to the API server whose answer is read as it comes: [`crate::http`] reads answers whole.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,12 +12,12 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::api::Access;
+use crate::http;
 
 /// From the connect to the head of the answer.
 const TO_ANSWER: Duration = Duration::from_secs(5);
@@ -47,19 +46,9 @@ impl Drop for Answer {
 
 impl Peer {
     /// Nothing is asked yet.
-    ///
-    /// # Panics
-    ///
-    /// Where rustls and ring have no version of TLS in common: never.
     pub fn new(access: Access) -> Peer {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&access.authorities).filter_map(Result::ok));
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has the versions that rustls has")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Peer { tls: TlsConnector::from(Arc::new(config)), access }
+        let roots = CertificateDer::pem_slice_iter(&access.authorities).filter_map(Result::ok);
+        Peer { tls: http::tls(roots), access }
     }
 
     /// Asks.
@@ -83,7 +72,7 @@ impl Peer {
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() = path.parse().map_err(|error| format!("{path}: {error}"))?;
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header that can not be sent".to_owned());
-        let authority = uri.authority().map_or(host, http::uri::Authority::as_str);
+        let authority = uri.authority().map_or(host, hyper::http::uri::Authority::as_str);
         for (field, text) in [
             (HOST, authority),
             (USER_AGENT, "lameduck"),

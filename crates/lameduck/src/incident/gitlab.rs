@@ -161,11 +161,11 @@ fn own_fix(stage: &mut Stage) -> Result<(), Broken> {
         (pod.lag_s, pod.kubelet_s) = (0.0, KUBELET);
     }
     let fixed = stage.drill(prompt)?;
-    none_of_the_story(stage, "the story's fix", &fixed);
+    own_stop_only(stage, "the story's fix", &fixed, OWN_STOP);
 
     let title = format!("the story's fix where routing goes on for {}", show(stage.time(LAG)));
     let late = stage.drill(variant(stage, "fixed-late", &title, &[Form::Exec])?)?;
-    none_of_the_story(stage, &title, &late);
+    own_stop_only(stage, &title, &late, &[OWN_STOP, &[Cause::RefusedWhileRouted]].concat());
     let of = |cause: Cause| late.tally.causes.get(&cause).copied().unwrap_or(0);
     let (refused, race) = (of(Cause::RefusedWhileRouted), of(Cause::IdleCloseRace));
     stage.fact(
@@ -179,18 +179,21 @@ fn own_fix(stage: &mut Stage) -> Result<(), Broken> {
     Ok(())
 }
 
-/// None is lost by what the story was about, and each that is has a cause. What is left is that of Workhorse's own stop: net/http's Shutdown
-/// closes a connection as a POST comes on it, about once in ten thousand requests, and no client may send a POST again.
-fn none_of_the_story(stage: &mut Stage, title: &str, fixed: &DrillResult) {
-    let of = |cause: Cause| fixed.tally.causes.get(&cause).copied().unwrap_or(0);
-    let (neighbour, deaf, open) = (of(Cause::PeerDown), of(Cause::SignalNotDelivered), of(Cause::Unknown));
+/// What Workhorse's own stop can lose though no endpoint is left: net/http's Shutdown closes a connection as a request comes on it. It was
+/// seen twice in 18,000 requests; a GET is sent again by Go's Transport, and no client may send a POST again.
+const OWN_STOP: &[Cause] = &[Cause::IdleCloseRace, Cause::CutMidResponse];
+
+/// Whatever is lost is lost at the pod that was told to stop, by its own stop, so by nothing that the story was about.
+fn own_stop_only(stage: &mut Stage, title: &str, fixed: &DrillResult, causes: &[Cause]) {
+    let own =
+        fixed.losses.iter().filter(|loss| loss.since_term_s.is_some() && causes.contains(&loss.cause)).count() as u64;
     stage.expect(
         format!(
-            "{title}: {neighbour} lost by peer-down, {deaf} by signal-not-delivered, {} by other causes, of {}",
-            fixed.tally.lost - neighbour - deaf,
-            fixed.tally.sent
+            "{title}: {own} of {} lost by Workhorse's own stop, {} by anything else",
+            fixed.tally.sent,
+            fixed.tally.lost - own
         ),
-        neighbour + deaf + open + fixed.tally.unknown == 0 && fixed.tally.sent >= fixed.min_sample,
+        fixed.tally.lost == own && fixed.tally.unknown == 0 && fixed.tally.sent >= fixed.min_sample,
     );
 }
 

@@ -4,12 +4,12 @@
 //! logs. All of it is told to [`lameduck_drill::follow`], which sends the load and keeps the books.
 
 pub mod event;
-mod slices;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lameduck_drill::live::slices::{self, Slices};
 use lameduck_drill::live::{News, Sender};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -19,7 +19,6 @@ use tokio::task::JoinSet;
 use super::kube::{Ask, Kube, Refused, escaped};
 use super::resource::{DEPLOYMENTS, PODS, Resource, SERVICES, SLICES};
 pub use event::Event;
-use slices::Slices;
 
 /// Load before an event, and after all that it ended has ended.
 const AROUND: Duration = Duration::from_secs(3);

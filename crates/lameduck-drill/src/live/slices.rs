@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lameduck_drill::live::News;
 use serde_json::Value;
+
+use super::News;
 
 /// The endpoints of a Service's slices, and which of them are routed to.
 #[derive(Debug, Default)]
@@ -88,6 +89,12 @@ mod tests {
         check(slice("ADDED", "b", &[("y", "10.0.0.2", None), ("z", "10.0.0.3", Some(false))]), &[]);
         // Terminating is not ready; what another slice still has is routed to.
         check(slice("MODIFIED", "a", &[("x", "10.0.0.1", Some(false))]), &[unrouted("x")]);
-        check(slice("DELETED", "b", &[]), &[unrouted("y")]);
+        check(
+            slice("MODIFIED", "b", &[("z", "10.0.0.3", Some(true)), ("y", "10.0.0.2", None)]),
+            &[routed("z", "10.0.0.3")],
+        );
+        check(slice("DELETED", "b", &[]), &[unrouted("y"), unrouted("z")]);
+        check(json!({"type": "BOOKMARK", "object": {}}), &[]);
+        check(slice("ADDED", "c", &[("w", "no address", None)]), &[]);
     }
 }
