@@ -11,7 +11,10 @@ const MOST: usize = 4096;
 /// Kept this long where the app's idle timeout is not known, in ms.
 const UNKNOWN_MS: u64 = 60_000;
 /// A request that must not be sent twice goes only over a connection used within this, in ms.
-pub const FRESH_MS: u64 = 1000;
+const FRESH_MS: u64 = 1000;
+/// How long an app may be held up between what arrives and its look at the clock, in ms. Gunicorn closes a connection whose
+/// 2 s are over though a request waits in it unread, and on a machine with too much to do they soon are.
+const HELD_UP_MS: u64 = 4000;
 
 /// The pool: last in, first out, so that what is not needed grows old.
 #[derive(Debug)]
@@ -36,7 +39,10 @@ impl Pool {
 
     /// A connection that is still open, as far as can be known.
     pub fn take(&self, now_ms: u64, may_repeat: bool) -> Option<Stream> {
-        let limit = if may_repeat { self.limit_ms() } else { self.limit_ms().min(FRESH_MS) };
+        let limit = if may_repeat { self.limit_ms() } else { self.once_ms() };
+        if limit == 0 {
+            return None;
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.last() {
             if now_ms.saturating_sub(last.since_ms) > limit {
@@ -88,6 +94,14 @@ impl Pool {
         }
     }
 
+    /// The same for a request that must not be sent twice; 0: it gets a connection of its own.
+    fn once_ms(&self) -> u64 {
+        match self.timeout_ms.get() {
+            0 => FRESH_MS,
+            timeout => timeout.saturating_sub(HELD_UP_MS).min(FRESH_MS),
+        }
+    }
+
     /// Lets go of connections that are too old, or ended.
     pub fn tick(&self, now_ms: u64) {
         let limit = self.limit_ms();
@@ -100,8 +114,10 @@ impl Pool {
         });
     }
 
-    /// Lets go of all: the app was asked for a new connection and refused, so the old ones are of another life.
+    /// Lets go of all: the app was asked for a new connection and refused, so the old ones are of another life, and so is
+    /// what they told of its timeout.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.timeout_ms.set(0);
     }
 }

@@ -201,6 +201,24 @@ fn a_request_is_sent_as_the_app_closes() {
     assert!(bad <= figures.upstream_connects);
 }
 
+/// Gunicorn, held up, closes a connection whose 2 s are over though a request waits in it unread: nothing that may not be
+/// sent again goes there.
+#[test]
+fn an_app_that_soon_closes_gets_what_may_not_be_repeated_on_a_new_connection() {
+    for (timeout_s, connections) in [(2, 2), (60, 1)] {
+        let app = App::start();
+        let front = Front::start(app.address, quick());
+        let mut client = front.client();
+        let answer = "HTTP/1.1_200_OK~Content-Length:_2~";
+        let said = client.get(&format!("/raw/{answer}Keep-Alive:_timeout={timeout_s}~~ok"));
+        assert_eq!(said.text(), "ok");
+        assert_eq!(client.post("/own", "body").status, 200);
+        assert_eq!(app.seen.connections.load(Ordering::SeqCst), connections, "timeout={timeout_s}");
+        assert_eq!(client.get("/kept").status, 200);
+        assert_eq!(app.seen.connections.load(Ordering::SeqCst), connections, "a GET may be sent again");
+    }
+}
+
 /// An app that executes a request and dies before it answers: what may not be repeated is not.
 #[test]
 fn a_request_that_may_have_been_executed_is_sent_again_only_if_it_may_be() {
