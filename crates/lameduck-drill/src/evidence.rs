@@ -25,6 +25,17 @@ pub enum LogKind {
     EveryArrival,
 }
 
+impl LogKind {
+    /// What both of two logs can prove.
+    pub(crate) fn weaker(a: LogKind, b: LogKind) -> LogKind {
+        match (a, b) {
+            (LogKind::None, _) | (_, LogKind::None) => LogKind::None,
+            (LogKind::EveryArrival, LogKind::EveryArrival) => LogKind::EveryArrival,
+            (LogKind::Some | LogKind::EveryArrival, LogKind::Some | LogKind::EveryArrival) => LogKind::Some,
+        }
+    }
+}
+
 /// Finds request ids in the lines of the replicas' output.
 #[derive(Debug)]
 pub(crate) struct Log {

@@ -31,6 +31,7 @@ pub mod servers;
 mod settle;
 mod stall;
 mod wire;
+pub mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;

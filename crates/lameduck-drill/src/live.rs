@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lameduck_core::judge::SLACK;
 use lameduck_core::timeline::Moment;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use crate::load::Load;
@@ -25,7 +26,8 @@ use crate::{SetupError, events};
 const MOST_NEWS: usize = 100_000;
 
 /// What is heard of a replica. Its name is its own for good: a successor has another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "news")]
 pub enum News {
     /// Routing sends to it from now on, again where it had left it: a readiness probe fails on a busy machine, and passes.
     Routed {
@@ -86,6 +88,13 @@ impl Sender {
 /// What the load hears.
 #[derive(Debug)]
 pub struct Receiver(mpsc::Receiver<News>);
+
+impl Receiver {
+    /// The next of it; none once nobody can tell anything any more.
+    pub async fn next(&mut self) -> Option<News> {
+        self.0.recv().await
+    }
+}
 
 /// The two ends of what is told.
 pub fn channel() -> (Sender, Receiver) {

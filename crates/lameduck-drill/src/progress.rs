@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lameduck_core::timeline::Moment;
+use serde::{Deserialize, Serialize};
 
 /// One piece of news. Times are on the run's clock, which starts with the first replica.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,9 +43,10 @@ pub enum Progress {
 }
 
 /// The counts so far. Verdicts come at the end, with the whole evidence; until then a broken exchange is `failed`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tick {
     /// When.
+    #[serde(rename = "at_s", with = "lameduck_core::duration::seconds")]
     pub at: Duration,
     /// Requests sent.
     pub sent: u64,
@@ -62,5 +64,17 @@ impl Tick {
     /// First attempts without an end yet.
     pub fn in_flight(&self) -> u64 {
         self.sent - self.answered - self.failed
+    }
+
+    /// The counts of several loads together, at the latest of their times.
+    pub fn together(ticks: impl IntoIterator<Item = Tick>) -> Tick {
+        ticks.into_iter().fold(Tick::default(), |all, tick| Tick {
+            at: all.at.max(tick.at),
+            sent: all.sent + tick.sent,
+            answered: all.answered + tick.answered,
+            failed: all.failed + tick.failed,
+            unrouted: all.unrouted + tick.unrouted,
+            dropped: all.dropped + tick.dropped,
+        })
     }
 }

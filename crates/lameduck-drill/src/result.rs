@@ -235,6 +235,22 @@ pub struct RoundReport {
     pub client_cpu_s: Option<f64>,
 }
 
+/// One of several that sent the load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its pod.
+    pub name: String,
+    /// What was added to its times, to have them on the first worker's clock.
+    pub ahead_s: f64,
+    /// Its share of the books.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Of the answers it got.
+    pub latency_s: Latency,
+    /// CPU time that it took; absent where the kernel does not say.
+    pub client_cpu_s: Option<f64>,
+}
+
 /// What was planned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanReport {
@@ -347,6 +363,9 @@ pub struct DrillResult {
     pub plan: PlanReport,
     /// Each run of it.
     pub rounds: Vec<RoundReport>,
+    /// Who sent the load, where that was not this process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerReport>,
     /// What happened.
     pub events: Vec<EventReport>,
     /// To whom.

@@ -27,6 +27,12 @@ pub(crate) fn settle(plan: &Plan, command: &[OsString], observations: Vec<Observ
         settle_round(plan, n + 1, observation, &mut ledger, &mut result);
     }
     result.tally = ledger.tally();
+    sum_up(&mut result);
+    result
+}
+
+/// What follows from the books as they are.
+pub(crate) fn sum_up(result: &mut DrillResult) {
     result.loss_rate = loss_rate(&result.tally);
     let mut latencies: Vec<f64> = result.marks.iter().map(|mark| mark.latency_s).collect();
     latencies.sort_unstable_by(f64::total_cmp);
@@ -36,9 +42,8 @@ pub(crate) fn settle(plan: &Plan, command: &[OsString], observations: Vec<Observ
     stops.sort_unstable_by(f64::total_cmp);
     result.term_to_exit_s.p50 = percentile(&stops, 0.5);
     result.term_to_exit_s.max = stops.last().copied();
-    (result.verdict, result.because) = verdict(&result);
+    (result.verdict, result.because) = verdict(result);
     assert!(result.balances(), "the books of a drill balance: {:?}", result.tally);
-    result
 }
 
 fn empty(plan: &Plan, command: &[OsString]) -> DrillResult {
@@ -63,6 +68,7 @@ fn empty(plan: &Plan, command: &[OsString]) -> DrillResult {
         server_log: LogKind::None,
         plan: PlanReport::of(plan, command),
         rounds: Vec::new(),
+        workers: Vec::new(),
         events: Vec::new(),
         replicas: Vec::new(),
         losses: Vec::new(),
@@ -127,7 +133,7 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
     result.dropped += seen.book.dropped;
     result.noticed_closes += seen.book.noticed_closes;
     result.own_fault = result.own_fault.take().or(seen.book.own_fault);
-    result.server_log = if round == 1 { seen.log_kind } else { weaker(result.server_log, seen.log_kind) };
+    result.server_log = if round == 1 { seen.log_kind } else { LogKind::weaker(result.server_log, seen.log_kind) };
     result.rounds.push(RoundReport {
         round,
         origin_s: seconds(seen.origin),
@@ -150,14 +156,6 @@ fn settle_round(plan: &Plan, round: usize, mut seen: Observation, ledger: &mut L
             timeline: life.timeline,
             tally,
         });
-    }
-}
-
-fn weaker(a: LogKind, b: LogKind) -> LogKind {
-    match (a, b) {
-        (LogKind::None, _) | (_, LogKind::None) => LogKind::None,
-        (LogKind::EveryArrival, LogKind::EveryArrival) => LogKind::EveryArrival,
-        (LogKind::Some | LogKind::EveryArrival, LogKind::Some | LogKind::EveryArrival) => LogKind::Some,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Replicas that somebody else runs: the load follows what it is told of them.
 
+use std::io::{BufRead, BufReader, Cursor, Write, pipe};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use lameduck_core::Cause;
 use lameduck_core::timeline::Moment;
 use lameduck_drill::live::{News, Sender, channel};
-use lameduck_drill::{Plan, Progress, SetupError, follow};
+use lameduck_drill::workers::{Heard, Order, merged, work};
+use lameduck_drill::{Plan, Progress, SetupError, Tick, follow};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture;
@@ -187,4 +189,98 @@ fn routing_comes_back_to_one_that_it_left() {
     assert_eq!((result.tally.lost, result.tally.unknown, result.unrouted), (0, 0, 0), "{:#?}", result.losses);
     let sent: Vec<u64> = result.replicas.iter().map(|replica| replica.tally.sent).collect();
     assert!(result.tally.sent > 300 && sent.iter().all(|sent| *sent > 100), "{sent:?}");
+}
+
+/// Two workers send half of the load each, and hear the same from one who directs them.
+#[test]
+fn books_of_workers_are_merged() {
+    let (mut leaving, mut staying) = (Service::start("pod-a"), Service::start("pod-b"));
+    let plan =
+        Plan { replicas: 2, rate: 300.0, lag: Duration::ZERO, rtt: Duration::ZERO, min_sample: 1, ..Plan::default() };
+    let (said, hears) = mpsc::channel();
+    let mut inputs = Vec::new();
+    let mut workers = Vec::new();
+    for n in 0..2 {
+        let (input, tell) = pipe().unwrap();
+        let (says, output) = pipe().unwrap();
+        workers.push(thread::spawn(move || work(input, output).unwrap()));
+        let said = said.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(says).lines() {
+                said.send((n, line.unwrap())).unwrap();
+            }
+        });
+        inputs.push(tell);
+        let order = serde_json::to_string(&Order::of(&plan, n, 2)).unwrap();
+        writeln!(inputs[n], "{order}").unwrap();
+    }
+    drop(said);
+    let mut tell = move |news: &News| {
+        for input in &mut inputs {
+            writeln!(input, "{}", serde_json::to_string(news).unwrap()).unwrap();
+        }
+    };
+    tell(&leaving.routed());
+    tell(&staying.routed());
+    let mut heard = [Heard::default(), Heard::default()];
+    let mut director = Some(move || {
+        let name = leaving.name.clone();
+        thread::sleep(LAG);
+        tell(&News::Event { what: "delete".into() });
+        tell(&News::Stopping { name: name.clone() });
+        leaving.end();
+        tell(&News::Exited { name: name.clone() });
+        tell(&News::Status { name: name.clone(), code: 143 });
+        thread::sleep(LAG);
+        tell(&News::Unrouted { name });
+        thread::sleep(LAG);
+        tell(&News::Enough);
+    });
+    for (n, line) in hears {
+        heard[n].line(&line);
+        if heard.iter().all(|one| one.began)
+            && let Some(director) = director.take()
+        {
+            thread::spawn(director);
+        }
+    }
+    assert!(workers.into_iter().all(|worker| worker.join().unwrap()));
+    staying.end();
+    let counts = Tick::together(heard.iter().map(|one| one.counts));
+    let books = heard.into_iter().enumerate().map(|(n, one)| (format!("worker-{n}"), *one.end.unwrap().unwrap()));
+    let whole = merged(&plan, books.collect()).unwrap();
+    assert!(whole.balances());
+    assert_eq!((whole.workers.len(), whole.replicas.len(), whole.plan.rate), (2, 2, 300.0));
+    assert!(whole.workers.iter().all(|worker| worker.tally.sent > 100), "{:?}", whole.workers);
+    // Both met the closed door, and nobody lost anything elsewhere.
+    let refused = whole.tally.causes.get(&Cause::RefusedWhileRouted).copied().unwrap_or(0);
+    assert!(refused > 20, "{:?}", whole.tally);
+    assert_eq!(whole.replicas[1].tally.lost, 0, "{:#?}", whole.losses);
+    assert_eq!(whole.marks.len() as u64, whole.tally.answered);
+    assert!(whole.latency_s.p50.is_some() && counts.sent > 0 && counts.sent <= whole.tally.sent + whole.retries);
+    // Each has ids of its own, and the clocks agree: both heard of the event at once.
+    let prefix = |id: &str| id.rsplit_once('-').unwrap().0.to_owned();
+    let prefixes: std::collections::BTreeSet<_> = whole.losses.iter().map(|loss| prefix(&loss.id)).collect();
+    assert_eq!(prefixes.len(), 2);
+    let exited = whole.replicas[0].timeline.at(Moment::Exited).unwrap().as_secs_f64();
+    assert!(whole.losses.iter().all(|loss| loss.at_s > exited - 1.0), "{exited}: {:#?}", whole.losses);
+}
+
+#[test]
+fn an_order_that_can_not_be_carried_out_is_said() {
+    let check = |input: &str, expect: &str| {
+        let mut output = Vec::new();
+        assert!(!work(Cursor::new(input.to_owned().into_bytes()), &mut output).unwrap());
+        let mut heard = Heard::default();
+        heard.line(String::from_utf8(output).unwrap().trim_end());
+        let why = heard.end.unwrap().unwrap_err();
+        assert!(why.contains(expect), "{why}");
+    };
+    check("", "standard input ended before an order came");
+    check("GET / HTTP/1.1\n", "read \"GET / HTTP/1.1\", expected an order of lameduck.work/1");
+    check("{\"schema\":\"lameduck.work/2\"}\n", "read an order of lameduck.work/2, this is lameduck.work/1");
+    let order = serde_json::to_string(&Order::of(&Plan::default(), 0, 1)).unwrap();
+    check(&order.replace("\"glb\"", "\"gold\""), "there is no profile \"gold\" here");
+    // Nobody tells it anything any more.
+    check(&format!("{order}\n"), "0 of 3 replicas were routed to");
 }
