@@ -145,7 +145,7 @@ pub fn verdict(loss: &Loss, books: &Books, world: &World, refusals: &Refusals) -
     let said_stop = life.is_some_and(|life| life.said_stop(port));
     let around = Around { said_stop, ..around(loss, books, refusals, life.and_then(|life| life.stop)) };
     let verdict = match loss.signal {
-        Signal::ClosedIdle => closed_idle(state, life, around),
+        Signal::ClosedIdle => closed_idle(loss, state, life, around),
         Signal::ClosedUnanswered => read_and_closed(state, life, around),
         Signal::Refused | Signal::ConnectFailed if loss.same_pod => {
             proven(Cause::PeerDown, "refused by the neighbour in the same pod")
@@ -185,8 +185,15 @@ fn own_answer(status: u16) -> Verdict {
     }
 }
 
-fn closed_idle(state: State, life: Option<&Life>, around: Around) -> Verdict {
+fn closed_idle(loss: &Loss, state: State, life: Option<&Life>, around: Around) -> Verdict {
     match state {
+        // As in `lameduck_core::judge`: what routing sends to a pod that is stopping finds no connection there.
+        State::Terminating(_) | State::Stopped(_) if loss.packets.as_ref().is_some_and(|packets| packets.new) => {
+            proven(
+                Cause::RefusedWhileRouted,
+                "a new connection, closed by a server that was stopping before the request reached it",
+            )
+        }
         State::Terminating(_) | State::Stopped(_) => {
             proven(Cause::IdleCloseRace, "idle connections were closed at the stop, a request on its way")
         }

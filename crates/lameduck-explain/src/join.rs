@@ -327,7 +327,7 @@ mod tests {
 
     fn packets(frames: Vec<u64>) -> Packets {
         let (story, stream, server) = (String::new(), String::new(), String::new());
-        Packets { idle: None, before: 0, crossed: None, story, frames, stream, server }
+        Packets { idle: None, before: 0, new: false, crossed: None, story, frames, stream, server }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub fn main() -> u8 {
         cli::front::SERVE_VERB => finish(cli::front::serve_front(rest)),
         #[cfg(feature = "drill")]
         "drill" => finish(cli::drill::drill(rest, &env)),
+        #[cfg(feature = "drill")]
+        cli::drill::WORKER_VERB => finish(cli::drill::work()),
         #[cfg(all(feature = "drill", feature = "run"))]
         "demo" => finish(cli::demo::demo(rest, &env)),
         #[cfg(all(feature = "drill", feature = "run"))]

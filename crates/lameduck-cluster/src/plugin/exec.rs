@@ -1,19 +1,20 @@
-//! A command in a container, over a WebSocket (RFC 6455) as kubectl has done it since 1.30: one byte of each message is the
-//! channel, `v4.channel.k8s.io` and `v5.channel.k8s.io` (KEP-4006).
+//! A command in a container, and what is said to one that runs.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{HeaderName, HeaderValue};
-use hyper_util::rt::TokioIo;
-use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::future::Future;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use super::kube::{Ask, Kube, LIMIT, Refused, escaped};
 use super::resource::PODS;
+use super::websocket::{self, ERRORS, INPUT, OUTPUT, Piece, Pieces, STATUS};
 
 /// What a command may write.
 const MOST: usize = 1 << 20;
+/// The longest line that is read of one that runs.
+const LONGEST: usize = 256 << 20;
+/// What is kept of its standard error.
+const LAST_WORDS: usize = 4 << 10;
 
 /// How a command ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,105 +36,140 @@ pub async fn exec(kube: &Kube, namespace: &str, pod: &str, container: &str, argv
     for word in argv {
         query = format!("{query}&command={}", escaped(word));
     }
-    let failed = |why: String| kube.failed(&ask, why);
     let whole = async {
-        let key = key();
-        let headers: [(HeaderName, HeaderValue); 5] = [
-            (CONNECTION, HeaderValue::from_static("Upgrade")),
-            (UPGRADE, HeaderValue::from_static("websocket")),
-            (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
-            (SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|error| failed(error.to_string()))?),
-            (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("v5.channel.k8s.io, v4.channel.k8s.io")),
-        ];
-        let answer = kube.open(&ask, &query, &headers, None).await?;
-        let stream = hyper::upgrade::on(answer).await.map_err(|error| failed(format!("no WebSocket: {error}")))?;
-        read(TokioIo::new(stream)).await.map_err(failed)
+        let stream = websocket::open(kube, &ask, &query).await?;
+        read(stream).await.map_err(|why| kube.failed(&ask, why))
     };
-    let late = || failed(format!("{} had not ended after {} s", argv.first().unwrap_or(&""), LIMIT.as_secs()));
-    tokio::time::timeout(LIMIT, whole).await.map_err(|_| late())?
-}
-
-/// Sixteen bytes that nobody has used before (RFC 6455, 4.1).
-fn key() -> String {
-    let mut bytes = [0; 16];
-    // Where there is no randomness, TLS has failed before.
-    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
-    STANDARD.encode(bytes)
-}
-
-/// One frame: whether it is the last of its message, what it is, and its content.
-async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<(bool, u8, Vec<u8>), String> {
-    let broke = |error: std::io::Error| format!("the connection broke off: {error}");
-    let head = stream.read_u16().await.map_err(broke)?;
-    if head & 0x80 != 0 {
-        return Err("a server must not mask its frames (RFC 6455, 5.1)".to_owned());
-    }
-    let length = match head & 0x7f {
-        126 => u64::from(stream.read_u16().await.map_err(broke)?),
-        127 => stream.read_u64().await.map_err(broke)?,
-        short => u64::from(short),
-    };
-    if length > MOST as u64 {
-        return Err(format!("a frame of {length} bytes"));
-    }
-    let mut content = vec![0; length as usize];
-    stream.read_exact(&mut content).await.map_err(broke)?;
-    Ok((head & 0x8000 != 0, (head >> 8) as u8 & 0x0f, content))
+    let why = || format!("{} had not ended after {} s", argv.first().unwrap_or(&""), LIMIT.as_secs());
+    tokio::time::timeout(LIMIT, whole).await.map_err(|_| kube.failed(&ask, why()))?
 }
 
 /// Reads until the status is told, or the other end closes.
-async fn read(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Ended, String> {
-    const CLOSE: u8 = 8;
-    const PING: u8 = 9;
-    const PONG: u8 = 10;
+async fn read(stream: impl AsyncRead + AsyncWrite) -> Result<Ended, String> {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut pieces = Pieces::of(reader, MOST);
     let mut ended = Ended::default();
-    let mut message: Vec<u8> = Vec::new();
     loop {
-        let (last, kind, content) = frame(&mut stream).await?;
-        match kind {
-            CLOSE => return Ok(ended),
-            PING => {
-                // Ours are masked; by nothing will do.
-                let mut pong = vec![0x80 | PONG, 0x80 | content.len().min(125) as u8, 0, 0, 0, 0];
-                pong.extend(content.iter().take(125));
-                stream.write_all(&pong).await.map_err(|error| error.to_string())?;
+        match pieces.next().await? {
+            Piece::Message(OUTPUT, content) => ended.output.extend(content),
+            Piece::Message(STATUS, content) => {
+                ended.failure = websocket::failure(&content);
+                return Ok(ended);
             }
-            PONG => {}
-            _ => {
-                message.extend(content);
-                if message.len() + ended.output.len() > MOST {
-                    return Err(format!("more than {} KiB of output", MOST >> 10));
-                }
-                if last && told(&std::mem::take(&mut message), &mut ended) {
-                    return Ok(ended);
-                }
+            Piece::Message(..) => {}
+            Piece::Ping(content) => {
+                writer.write_all(&websocket::pong(&content)).await.map_err(|error| error.to_string())?;
             }
+            Piece::Closed => return Ok(ended),
+        }
+        if ended.output.len() > MOST {
+            return Err(format!("more than {} KiB of output", MOST >> 10));
         }
     }
 }
 
-/// Takes a message; whether it was the last.
-fn told(message: &[u8], ended: &mut Ended) -> bool {
-    match message.split_first() {
-        Some((1, rest)) => ended.output.extend(rest),
-        // A Status (API conventions, "Response Status Kind").
-        Some((3, rest)) => {
-            let status: Value = serde_json::from_slice(rest).unwrap_or_default();
-            if status["status"] != "Success" {
-                let said = status["message"]
-                    .as_str()
-                    .map_or_else(|| String::from_utf8_lossy(rest).into_owned(), str::to_owned);
-                ended.failure = Some(said);
-            }
-            return true;
+/// Talks with a container's first process by lines until it ends; gives why it failed, if it did. Its standard input ends when nobody
+/// has the other end of `lines` any more.
+///
+/// # Errors
+///
+/// Where the API server does not let it, or breaks off.
+pub async fn attach(
+    kube: &Kube,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    lines: mpsc::UnboundedReceiver<String>,
+    hear: impl FnMut(&str),
+) -> Result<Option<String>, Refused> {
+    let ask = Ask { verb: "create", resource: &PODS, sub: "attach", namespace: Some(namespace), name: Some(pod) };
+    let query = format!("container={}&stdin=true&stdout=true&stderr=true", escaped(container));
+    let opened = tokio::time::timeout(LIMIT, websocket::open(kube, &ask, &query)).await;
+    let why = || format!("no answer within {} s", LIMIT.as_secs());
+    let stream = opened.map_err(|_| kube.failed(&ask, why()))??;
+    talk(stream, lines, hear).await.map_err(|why| kube.failed(&ask, why))
+}
+
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite,
+    mut lines: mpsc::UnboundedReceiver<String>,
+    hear: impl FnMut(&str),
+) -> Result<Option<String>, String> {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let (pongs, mut to_answer) = mpsc::unbounded_channel::<Vec<u8>>();
+    let write = async {
+        loop {
+            let frame = tokio::select! {
+                Some(content) = to_answer.recv() => websocket::pong(&content),
+                line = lines.recv() => match line {
+                    Some(line) => websocket::message(INPUT, format!("{line}\n").as_bytes()),
+                    None => return Ok(()),
+                },
+            };
+            writer.write_all(&frame).await.map_err(|error| format!("the connection broke off: {error}"))?;
         }
-        _ => {}
+    };
+    both(write, listen(Pieces::of(reader, LONGEST), &pongs, hear)).await
+}
+
+/// Goes on until what is heard ends, or nothing can be said any more.
+async fn both<T>(
+    telling: impl Future<Output = Result<(), String>>,
+    listening: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    tokio::pin!(listening);
+    tokio::select! {
+        heard = &mut listening => heard,
+        told = telling => match told {
+            Ok(()) => Err("nobody tells it anything any more".to_owned()),
+            // What it said before is still to be read, and says more.
+            Err(why) => (&mut listening).await.map_err(|_| why),
+        },
     }
-    false
+}
+
+async fn listen<R: AsyncRead + Unpin>(
+    mut pieces: Pieces<R>,
+    pongs: &mpsc::UnboundedSender<Vec<u8>>,
+    mut hear: impl FnMut(&str),
+) -> Result<Option<String>, String> {
+    let (mut rest, mut errors) = (Vec::new(), Vec::new());
+    loop {
+        match pieces.next().await? {
+            Piece::Message(OUTPUT, content) => {
+                // Only what is new is searched: a line may be long, and comes in many pieces.
+                let mut from = 0;
+                for end in content.iter().enumerate().filter_map(|(at, byte)| (*byte == b'\n').then_some(at)) {
+                    rest.extend(&content[from..end]);
+                    hear(&String::from_utf8_lossy(&rest));
+                    rest.clear();
+                    from = end + 1;
+                }
+                rest.extend(&content[from..]);
+                if rest.len() > LONGEST {
+                    return Err(format!("a line of more than {} MiB", LONGEST >> 20));
+                }
+            }
+            Piece::Message(ERRORS, content) => {
+                errors.extend(content);
+                let over = errors.len().saturating_sub(LAST_WORDS);
+                errors.drain(..over);
+            }
+            Piece::Message(STATUS, content) => {
+                let words = String::from_utf8_lossy(&errors).trim().to_owned();
+                return Ok(websocket::failure(&content).map(|why| format!("{why}: {words}")));
+            }
+            Piece::Message(..) => {}
+            Piece::Ping(content) => drop(pongs.send(content)),
+            Piece::Closed => return Ok(None),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     async fn check(bytes: &[u8], expect: Result<Ended, &str>) {
@@ -164,8 +200,44 @@ mod tests {
         let bytes = [[0x82, failed.len() as u8 + 1, 3].as_slice(), failed].concat();
         check(&bytes, Ok(Ended { output: Vec::new(), failure: Some("exit 1".to_owned()) })).await;
         check(b"\x82\x02\x01a\x88\x00", fine(b"a")).await;
-        check(b"\x82\x82\x00\x00\x00\x00\x01a", Err("must not mask")).await;
-        check(b"\x82\x7f\x00\x00\x00\x00\x40\x00\x00\x00", Err("a frame of")).await;
         check(b"\x82\x05\x01a", Err("broke off")).await;
+    }
+
+    #[tokio::test]
+    async fn lines_go_both_ways() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (tell, lines) = mpsc::unbounded_channel();
+        tell.send("an order".to_owned()).unwrap();
+        let container = tokio::spawn(async move {
+            // Its first line: 0x82, a masked length, the mask, the channel and what was told.
+            let mut frame = vec![0; 6 + 1 + "an order\n".len()];
+            theirs.read_exact(&mut frame).await.unwrap();
+            let mask = [frame[2], frame[3], frame[4], frame[5]];
+            let content: Vec<u8> = frame[6..].iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]).collect();
+            assert_eq!(content, b"\0an order\n");
+            // Two lines and a half, a ping, the other half, and why it failed.
+            theirs.write_all(b"\x82\x08\x01a\nb\nhal\x89\x01p\x82\x03\x01f\n\x82\x04\x02oh\n").await.unwrap();
+            let mut pong = [0; 7];
+            theirs.read_exact(&mut pong).await.unwrap();
+            assert_eq!(pong[..2], [0x8a, 0x81]);
+            let failed = br#"{"status":"Failure","message":"exit 4"}"#;
+            theirs.write_all(&[[0x82, failed.len() as u8 + 1, 3].as_slice(), failed].concat()).await.unwrap();
+        });
+        let mut heard = Vec::new();
+        let ended = talk(ours, lines, |line| heard.push(line.to_owned())).await.unwrap();
+        container.await.unwrap();
+        assert_eq!(ended.as_deref(), Some("exit 4: oh"));
+        assert_eq!(heard, ["a", "b", "half"]);
+        drop(tell);
+    }
+
+    #[tokio::test]
+    async fn who_is_told_nothing_more_is_left() {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let (tell, lines) = mpsc::unbounded_channel::<String>();
+        drop(tell);
+        let ended = talk(ours, lines, |_| {}).await;
+        assert!(ended.unwrap_err().contains("nobody tells it"));
+        drop(theirs);
     }
 }

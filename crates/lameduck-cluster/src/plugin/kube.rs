@@ -292,7 +292,7 @@ fn request(
     }
     let method = match (ask.verb, ask.sub) {
         // A WebSocket begins with GET.
-        ("create", "exec") => Method::GET,
+        ("create", "exec" | "attach") => Method::GET,
         ("create", _) => Method::POST,
         ("patch", _) => Method::PATCH,
         ("delete", _) => Method::DELETE,

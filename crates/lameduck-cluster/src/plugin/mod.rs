@@ -15,6 +15,7 @@ pub mod pid1;
 pub mod reports;
 pub mod resource;
 mod tls;
+mod websocket;
 
 use std::future::Future;
 use std::io;

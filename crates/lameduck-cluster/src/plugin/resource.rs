@@ -34,6 +34,8 @@ pub const EVENTS: Resource = of("", "v1", "events", "Event");
 pub const SLICES: Resource = of("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
 /// Which groups there are, of what kind ever.
 pub const GROUPS: Resource = of("", "", "apis", "APIGroupList");
+/// Jobs.
+pub const JOBS: Resource = of("batch", "v1", "jobs", "Job");
 /// Nodes.
 pub const NODES: Resource = of("", "v1", "nodes", "Node");
 

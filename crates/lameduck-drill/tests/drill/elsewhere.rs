@@ -197,7 +197,7 @@ fn books_of_workers_are_merged() {
     let (mut leaving, mut staying) = (Service::start("pod-a"), Service::start("pod-b"));
     let plan =
         Plan { replicas: 2, rate: 300.0, lag: Duration::ZERO, rtt: Duration::ZERO, min_sample: 1, ..Plan::default() };
-    let (said, hears) = mpsc::channel();
+    let (said, lines) = mpsc::channel();
     let mut inputs = Vec::new();
     let mut workers = Vec::new();
     for n in 0..2 {
@@ -236,7 +236,7 @@ fn books_of_workers_are_merged() {
         thread::sleep(LAG);
         tell(&News::Enough);
     });
-    for (n, line) in hears {
+    for (n, line) in lines {
         heard[n].line(&line);
         if heard.iter().all(|one| one.began)
             && let Some(director) = director.take()

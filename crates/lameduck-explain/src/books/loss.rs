@@ -11,6 +11,8 @@ pub struct Packets {
     pub idle: Option<Micros>,
     /// Requests answered on it before.
     pub before: u32,
+    /// Whether it is known to be the first on its connection: the handshake is there, and its first byte is the first after it.
+    pub new: bool,
     /// From the close to the request.
     pub crossed: Option<Micros>,
     /// What the packets show, in words.

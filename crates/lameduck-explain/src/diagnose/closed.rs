@@ -156,16 +156,19 @@ fn reset(loss: &Loss, state: State, around: Around) -> Verdict {
 /// those of `lameduck_core::judge`.
 fn reset_in_capture(packets: &Packets, state: State) -> Verdict {
     let after = packets.crossed.map_or(0, |crossed| -crossed);
-    match (packets.before, state) {
-        (0, State::Terminating(_) | State::Stopped(_)) => likely(
+    match (packets.new, state) {
+        (true, State::Terminating(_) | State::Stopped(_)) => likely(
             Cause::RefusedWhileRouted,
             "RST on a new connection while stopping: it was in the backlog, not accepted",
         ),
-        (0, _) => open("RST on a new connection; missing: whether the process had read the request (its log)"),
-        (_, _) if after <= SLACK => {
+        (true, _) => open("RST on a new connection; missing: whether the process had read the request (its log)"),
+        (false, _) if packets.before == 0 => {
+            open("RST on a connection whose beginning the capture lacks; missing: whether it was new or kept")
+        }
+        (false, _) if after <= SLACK => {
             likely(Cause::IdleCloseRace, "RST on a connection idle since its last answer, as the request arrived")
         }
-        (_, _) => open("RST long after the request was sent; missing: whether the process had read it (its log)"),
+        (false, _) => open("RST long after the request was sent; missing: whether the process had read it (its log)"),
     }
 }
 

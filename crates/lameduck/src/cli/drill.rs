@@ -106,6 +106,17 @@ pub fn drill(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
     Ok(result.exit_code())
 }
 
+/// The hidden verb of the pods that `kubectl drill --workers` starts. What it writes is read by that program.
+pub const WORKER_VERB: &str = "drill-worker";
+
+/// A worker: it does what it is told on standard input.
+pub fn work() -> Result<u8, Failure> {
+    let worked = super::with_sockets(|| lameduck_drill::workers::work(std::io::stdin(), std::io::stdout()));
+    let broke = |error| Failure::Error { message: format!("standard output: {error}"), status: exit::SETUP };
+    // Why there is no result, it has said there.
+    Ok(if worked.map_err(broke)? { exit::OK } else { exit::SETUP })
+}
+
 /// A drill that could not be set up.
 pub fn set_up(error: lameduck_drill::SetupError) -> Failure {
     match error {

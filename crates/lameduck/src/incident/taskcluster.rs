@@ -67,6 +67,7 @@ const LONG_GRACE: f64 = 210.0;
 /// And what it does not say: Kubernetes' default grace, how long routing goes on, the life of a live log.
 const GRACE: f64 = 30.0;
 const LAG: f64 = 10.0;
+const LIVE_LOG: f64 = 10.0;
 /// nginx's `keepalive_timeout`, and Node's `keepAliveTimeout` with the second that it adds since 20.20.
 const NGINX_IDLE: f64 = 75.0;
 const NODE_IDLE: f64 = 6.0;
@@ -231,19 +232,20 @@ fn variant(stage: &Stage, id: &'static str, title: &str, hop: Hop, form: Form) -
             vec![service.clone(), service]
         }
     };
-    let life = show(stage.time(10.0));
+    let life = stage.time(LIVE_LOG);
     let mix = [
         "POST /api/queue/v1/claim-work 8 256".to_owned(),
         "GET /api/queue/v1/status 3".to_owned(),
-        format!("GET /livelog 1 websocket={life}/200ms"),
+        format!("GET /livelog 1 websocket={}/200ms", show(life)),
     ];
     let (profile, idle, connections) = match hop {
         Hop::Ingress => ("glb", stage.time(NGINX_IDLE), 300),
         Hop::Queue => ("nginx", Duration::from_secs_f64(NODE_IDLE), 100),
     };
     let seconds = Duration::from_secs;
-    // So far apart that what a cluster writes down to the second tells one from another.
-    let scale_down = idle + seconds(8);
+    // Connections are idle once the last live log has ended. So far apart that what a cluster writes down to the second tells one
+    // from another.
+    let scale_down = life + idle + seconds(10);
     let mut events = vec![
         Event { at: seconds(2), action: Action::Idle { quiet: idle } },
         Event { at: scale_down, action: Action::ScaleDown { count: 1 } },

@@ -33,13 +33,15 @@ fn traffic(port: u16, stop: Instant) -> u32 {
 #[test]
 fn it_ends_one_quiet_after_the_traffic_does() {
     let (mut duck, port) = server(&[]);
-    let began = Instant::now();
+    let told = Instant::now();
     duck.signal(Signal::TERM);
+    duck.hear("watching the traffic on ports");
+    let began = Instant::now();
     let answered = traffic(port, began + Duration::from_secs(3));
     assert_eq!(duck.code(), 143);
     let took = began.elapsed();
     assert!(took < Duration::from_secs(6), "3 s of lag + 2 s of quiet + 1 s: {took:?}");
-    assert!(took > Duration::from_millis(4900), "--min is 5 s: {took:?}");
+    assert!(told.elapsed() > Duration::from_millis(4900), "--min is 5 s: {:?}", told.elapsed());
     let report = duck.report();
     assert_eq!(report.origin, Origin::Signal);
     assert_eq!(report.traffic.source, TrafficSource::SockDiag);
@@ -53,7 +55,7 @@ fn it_ends_one_quiet_after_the_traffic_does() {
         "every connection is seen, however short: {seen} of {answered}"
     );
     assert!(report.traffic.arrivals >= Some(answered - 3));
-    let last = report.traffic.last_arrival.unwrap();
+    let last = report.traffic.last_arrival.unwrap() - (began - told).as_secs_f64();
     assert!((2.5..3.3).contains(&last), "{last}");
     assert_eq!(report.traffic.forced_closes, Some(0));
     assert!(report.timeline.at(Moment::Quiet) < report.timeline.at(Moment::AppSignalled));
@@ -74,7 +76,8 @@ fn a_request_in_flight_is_waited_for() {
 
 #[test]
 fn a_keep_alive_client_that_goes_on_holds_it_to_the_budget_and_no_longer() {
-    let (mut duck, port) = server(&["--grace", "6s", "--min", "500ms", "--quiet", "500ms", "--max", "2s"]);
+    let (mut duck, port) = server(&["--grace", "6s", "--min", "500ms", "--quiet", "1500ms", "--max", "2s"]);
+    let (first, served) = std::sync::mpsc::channel();
     let client = std::thread::spawn(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let mut answered = 0;
@@ -83,11 +86,12 @@ fn a_keep_alive_client_that_goes_on_holds_it_to_the_budget_and_no_longer() {
             && stream.read(&mut buffer).is_ok_and(|n| n > 0)
         {
             answered += 1;
+            let _ = first.send(());
             std::thread::sleep(Duration::from_millis(100));
         }
         answered
     });
-    std::thread::sleep(Duration::from_millis(200));
+    served.recv().unwrap();
     let began = Instant::now();
     duck.signal(Signal::TERM);
     duck.code();
@@ -336,7 +340,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_foreve
 ";
     let port = free_port();
     let text = port.to_string();
-    let mut duck = Duck::start(run(&["--min", "500ms", "--quiet", "500ms", "--", "python3", "-c", STREAMER, &text]));
+    let mut duck = Duck::start(run(&["--min", "500ms", "--quiet", "1500ms", "--", "python3", "-c", STREAMER, &text]));
     listening(port);
     let client = std::thread::spawn(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -1,11 +1,13 @@
-//! `kubectl lameduck drill`: a live Deployment under load from this machine, through what ends its pods.
+//! `kubectl lameduck drill`: a live Deployment under load from this machine, or from [`workers`] in the cluster, through what ends its pods.
 //!
 //! Routing is what the `EndpointSlice`s say, as a proxy hears it; ends are what the pods say; what the servers saw is in their
 //! logs. All of it is told to [`lameduck_drill::follow`], which sends the load and keeps the books.
 
 pub mod event;
+pub mod workers;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,8 +63,8 @@ pub enum NotDrilled {
     },
     /// The load can not get there.
     #[error(
-        "pods are not reached from this machine: {address}: {why}; the load goes to pods' own addresses: run this on a node or in a \
-         pod of the cluster"
+        "pods are not reached from this machine: {address}: {why}; the load goes to pods' own addresses: have it sent from inside the cluster \
+         (--workers N), or run this on a node or in a pod"
     )]
     Unreachable {
         /// A pod's address.
@@ -81,6 +83,38 @@ pub enum NotDrilled {
     /// The load never began.
     #[error("the load did not begin")]
     NoLoad,
+    /// The workers do not run.
+    #[error(
+        "job/{job} of namespace {namespace}: {running} of {wanted} workers run after {seconds} s{why}; the job was deleted"
+    )]
+    NoWorkers {
+        /// Their Job.
+        job: String,
+        /// Where it is.
+        namespace: String,
+        /// How many run.
+        running: usize,
+        /// How many were asked for.
+        wanted: usize,
+        /// After how long.
+        seconds: u64,
+        /// What the others wait for.
+        why: String,
+    },
+    /// A worker has no result.
+    #[error("worker {pod}: {why}")]
+    Worker {
+        /// Its pod.
+        pod: String,
+        /// Why not.
+        why: String,
+    },
+    /// What the workers found is not one result.
+    #[error("{0}")]
+    NotMerged(#[from] lameduck_drill::workers::NotMerged),
+    /// The drill was told to stop.
+    #[error("interrupted; the workers' job was deleted")]
+    Interrupted,
 }
 
 /// The Deployment, as far as the drill needs it.
@@ -102,7 +136,7 @@ pub struct Deployment {
     pub port: Option<String>,
 }
 
-/// Finds the Deployment and its Service, and whether its pods are reached from here.
+/// Finds the Deployment and its Service, and whether its pods are reached, where that has to be `from_here`.
 ///
 /// # Errors
 ///
@@ -113,6 +147,7 @@ pub async fn find(
     name: &str,
     service: Option<String>,
     port: Option<String>,
+    from_here: bool,
 ) -> Result<Deployment, NotDrilled> {
     let ask = Ask { verb: "get", resource: &DEPLOYMENTS, sub: "", namespace: Some(namespace), name: Some(name) };
     let object = kube.json(&ask, "", None).await?;
@@ -146,21 +181,28 @@ pub async fn find(
         service,
         port,
     };
-    reach(kube, &deployment).await?;
+    let address = routed(kube, &deployment).await?;
+    if from_here {
+        reach(address).await?;
+    }
     Ok(deployment)
 }
 
-async fn reach(kube: &Kube, deployment: &Deployment) -> Result<(), NotDrilled> {
+/// Where one of its pods is.
+async fn routed(kube: &Kube, deployment: &Deployment) -> Result<SocketAddr, NotDrilled> {
     let of_service = format!("kubernetes.io/service-name={}", deployment.service);
     let slices = kube.list(&SLICES, Some(&deployment.namespace), &of_service).await?;
-    let mut ready = slices.iter().flat_map(|slice| slices::ready(slice, deployment.port.as_deref()));
-    let Some((_, address)) = ready.next() else {
+    let ready = slices.iter().flat_map(|slice| slices::ready(slice, deployment.port.as_deref())).next();
+    let none = || {
         let Deployment { service, namespace, .. } = deployment;
-        let what = format!(
+        NotDrilled::NotThere(format!(
             "service/{service} of namespace {namespace} has no ready endpoint with that port: are the pods ready, and is --port right?"
-        );
-        return Err(NotDrilled::NotThere(what));
+        ))
     };
+    ready.map(|(_, address)| address).ok_or_else(none)
+}
+
+async fn reach(address: SocketAddr) -> Result<(), NotDrilled> {
     let unreachable = |why: String| NotDrilled::Unreachable { address: address.to_string(), why };
     let connected = tokio::time::timeout(REACH, TcpStream::connect(address)).await;
     connected
