@@ -27,6 +27,7 @@ mod stall;
 mod table;
 pub mod test;
 mod watch;
+mod workers;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -5,6 +5,7 @@ pub mod slices;
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -14,11 +15,12 @@ use std::time::Duration;
 use lameduck_core::judge::SLACK;
 use lameduck_core::timeline::Moment;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::load::Load;
 use crate::progress::Progress;
-use crate::replica::Replica;
+use crate::replica::{Reaction, Replica};
 use crate::run::Shared;
 use crate::{SetupError, events};
 
@@ -225,15 +227,26 @@ impl Known {
         }
     }
 
-    /// A kubelet's SIGKILL is known from the status, afterwards. Its closes are seen first, and would pass for a reaction.
+    /// A kubelet's SIGKILL is known from the status, afterwards. Its closes are seen first, and would pass for a reaction. Whether it
+    /// still listens then, as if nothing had been said, only a connect can tell from here.
     fn note_before_deadline(&self, replica: Rc<Replica>) {
         let until = self.shared.plan.grace.saturating_sub(SLACK * 2);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(until).await;
-            let mut life = replica.life.borrow_mut();
-            if life.at(Moment::Exited).is_none() {
-                life.before_deadline = Some(life.reaction);
+            if replica.life.borrow().at(Moment::Exited).is_some() {
+                return;
             }
+            let connected = tokio::time::timeout(SLACK, TcpStream::connect(replica.address)).await;
+            let mut life = replica.life.borrow_mut();
+            if life.at(Moment::Exited).is_some() {
+                return;
+            }
+            match connected {
+                Ok(Ok(_)) => life.listener_watched = true,
+                Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => life.reaction = Reaction::Certain,
+                Ok(Err(_)) | Err(_) => {}
+            }
+            life.before_deadline = Some(life.reaction);
         });
     }
 

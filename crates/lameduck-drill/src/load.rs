@@ -115,7 +115,7 @@ impl Load {
                 shift += now.saturating_sub(due);
                 due = now;
             }
-            self.send(due, None);
+            self.send(due, None, false);
         }
     }
 
@@ -142,7 +142,7 @@ impl Load {
         self.silent.set(true);
         let _ = tokio::time::timeout(self.shared.plan.timeout, self.landed()).await;
         for _ in 0..count {
-            self.send(self.shared.clock.now(), None);
+            self.send(self.shared.clock.now(), None, true);
         }
         let _ = tokio::time::timeout(self.shared.plan.timeout, self.landed()).await;
         let spread = (quiet / 50).max(Duration::from_millis(20));
@@ -158,15 +158,21 @@ impl Load {
         uses.sort_unstable();
         for (at, connection) in uses {
             self.shared.clock.until(at).await;
-            self.send(at, Some(connection));
+            self.send(at, Some(connection), false);
         }
         self.silent.set(false);
         self.resume.notify_one();
     }
 
-    /// Sends one request now, on a given idle connection or as the profile chooses.
-    fn send(&self, intended: Duration, connection: Option<u64>) {
-        let template = draw(&self.shared.plan.mix, &mut self.draws.borrow_mut());
+    /// Sends one request now, on a given idle connection or as the profile chooses; where its connection is to be idle afterwards, not
+    /// one that takes it for itself, and lives on while the others close.
+    fn send(&self, intended: Duration, connection: Option<u64>, to_be_idle: bool) {
+        let mix = &self.shared.plan.mix;
+        let stays = |template: &Template| !matches!(template.kind, Kind::WebSocket { .. });
+        let mut template = draw(mix, &mut self.draws.borrow_mut());
+        while to_be_idle && !stays(&mix[template]) && mix.iter().any(stays) {
+            template = draw(mix, &mut self.draws.borrow_mut());
+        }
         let number = {
             let mut book = self.shared.book.borrow_mut();
             book.scheduled += 1;

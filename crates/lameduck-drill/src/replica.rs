@@ -57,6 +57,8 @@ pub(crate) struct Life {
     pub(crate) unreachable: bool,
     /// How late the stop signal may have become known here.
     pub(crate) told_late: Duration,
+    /// Whether a listener that closed would have been noticed: else that nothing was seen to change does not mean that nothing did.
+    pub(crate) listener_watched: bool,
 }
 
 impl Life {
@@ -70,6 +72,7 @@ impl Life {
             part_ended: None,
             unreachable: false,
             told_late: Duration::ZERO,
+            listener_watched: true,
         }
     }
 
@@ -236,7 +239,7 @@ impl Replica {
         notices: mpsc::UnboundedSender<Progress>,
     ) -> (Rc<Replica>, watch::Sender<bool>) {
         let (sender, exited) = watch::channel(false);
-        let life = RefCell::new(Life::new(Timeline::default()));
+        let life = RefCell::new(Life { listener_watched: false, ..Life::new(Timeline::default()) });
         let (local, tail) = (None, RefCell::default());
         let port = address.port();
         (Rc::new(Replica { index, port, address, in_pod: false, name, local, life, tail, exited, notices }), sender)

@@ -219,7 +219,7 @@ fn reacted(life: &Life) -> Option<bool> {
     match life.reaction {
         Reaction::Certain => Some(true),
         Reaction::None | Reaction::Perhaps if exited_by_itself => Some(true),
-        Reaction::None if life.at(Moment::Killed).is_some() => Some(false),
+        Reaction::None if life.at(Moment::Killed).is_some() && life.listener_watched => Some(false),
         Reaction::None | Reaction::Perhaps => None,
     }
 }

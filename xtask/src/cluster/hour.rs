@@ -128,7 +128,7 @@ fn tempfolder() -> anyhow::Result<PathBuf> {
 }
 
 /// The images that the page names. There is no registry: they have the files of this machine under the names that they have elsewhere.
-fn provide() -> anyhow::Result<()> {
+pub fn provide() -> anyhow::Result<()> {
     let of = |name: &str, programs: &[&str]| -> anyhow::Result<Image> {
         let found = programs.iter().map(|name| packages::find(name).with_context(|| format!("{name} is missing")));
         Ok(Image::of(name, found.collect::<anyhow::Result<_>>()?, &[], Vec::new()))

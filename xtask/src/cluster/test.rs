@@ -17,13 +17,14 @@ use super::event::Event;
 use super::{Kubectl, STATE, SYSCTLS, UP_TAKES, drill, left, net, programs, run};
 
 /// What is done with the cluster while it is up, in this order. A further test is a line here.
-const TESTS: [(&str, Test); 6] = [
+const TESTS: [(&str, Test); 7] = [
     ("pods_are_ready_with_addresses_of_their_own", pods_have_addresses),
     ("endpoint_slices_name_the_pods", slices_name_the_pods),
     ("a_service_is_reached_from_this_machine", service_is_reached),
     ("a_restart_under_lameduck_loses_nothing", restart_loses_nothing),
     ("the_incident_of_gitlab_happens_in_real_pods_and_is_cured", super::incident::plain_and_cured),
     ("the_first_hour_is_as_it_is_written", super::hour::as_written),
+    ("workers_in_the_cluster_send_the_load", super::workers::send_the_load),
 ];
 
 type Test = fn(&Kubectl) -> anyhow::Result<()>;

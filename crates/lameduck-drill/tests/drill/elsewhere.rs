@@ -151,6 +151,66 @@ fn what_closes_with_sigkill_was_no_reaction_to_term() {
     assert!(!causes.contains_key(&Cause::KilledAtDeadline), "{causes:?}");
 }
 
+/// One that has closed its listener and waits for a client which does not leave has heard TERM, though no connection that this load
+/// makes meets the closed door.
+#[test]
+fn what_no_longer_listens_has_heard_the_signal() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (news, receiver) = channel();
+    let (began, begins) = mpsc::channel();
+    let name = "pod-a".to_owned();
+    news.tell(News::Routed { name: name.clone(), address });
+    let grace = ms(1500);
+    // It answers on its one connection, and is killed with a request in hand.
+    let (end, over) = mpsc::channel::<()>();
+    let (holds, held) = mpsc::channel();
+    let began_at = std::time::Instant::now();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        drop(listener);
+        loop {
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            if began_at.elapsed() > ms(1200) {
+                holds.send(()).unwrap();
+                let _ = over.recv();
+                return;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+    });
+    let plan =
+        Plan { replicas: 1, rate: 20.0, grace, lag: ms(9000), min_sample: 1, rtt: Duration::ZERO, ..Plan::default() };
+    let director = thread::spawn(move || {
+        begins.recv().unwrap();
+        thread::sleep(ms(100));
+        news.tell(News::Stopping { name: name.clone() });
+        thread::sleep(grace);
+        held.recv().unwrap();
+        drop(end);
+        news.tell(News::Exited { name: name.clone() });
+        news.tell(News::Status { name, code: 137 });
+        news.tell(News::Enough);
+    });
+    let result = follow(&plan, receiver, |piece| {
+        if let Progress::LoadBegan { .. } = piece {
+            began.send(()).unwrap();
+        }
+    });
+    director.join().unwrap();
+    server.join().unwrap();
+    let causes = result.unwrap().tally.causes;
+    assert!(causes.get(&Cause::KilledAtDeadline).is_some_and(|count| *count > 0), "{causes:?}");
+    assert!(!causes.contains_key(&Cause::SignalNotDelivered), "{causes:?}");
+}
+
 #[test]
 fn nothing_is_sent_before_all_are_routed_to() {
     let (news, receiver) = channel();
