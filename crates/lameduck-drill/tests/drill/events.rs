@@ -133,7 +133,8 @@ fn a_deaf_service_is_told_from_a_slow_one() {
         assert!(lost_to(&result, expect) > 5, "{kind}: {:?}", result.tally);
         assert_eq!(ended.exit.as_deref(), Some("signal: 9 (SIGKILL)"));
         let grace = at(ended, Moment::Killed).checked_sub(at(ended, Moment::TermReceived)).unwrap();
-        assert!((ms(900)..ms(1100)).contains(&grace), "SIGKILL at the end of the grace period: {grace:?}");
+        // Late on a busy machine; never early.
+        assert!((ms(900)..ms(2000)).contains(&grace), "SIGKILL at the end of the grace period: {grace:?}");
         // Nothing was routed to the only replica once it was removed: not sent, not lost, shown.
         assert!(result.unrouted > 0);
         assert_eq!(result.scheduled, result.tally.sent + result.unrouted);
