@@ -410,6 +410,34 @@ mod tests {
         check(Signal::Failed, 4, &[(-2, Stopping)], Cause::Unknown);
     }
 
+    /// The law of the drill: RST on a new connection while stopping is no idle connection's end.
+    #[test]
+    fn a_new_connection_that_a_stopping_pod_closed_was_not_idle() {
+        let mut books = Books::default();
+        let hop = Hop { signal: Signal::ClosedIdle, end: Some(T), backend: b"10.8.1.7:80", ..Hop::EMPTY };
+        books.enter(Place::default(), 0, Line::Hop(hop));
+        let mut loss = books.losses[0].clone();
+        let mut check = |new: Option<bool>, state: State, expect: Cause| {
+            let packets = |new| crate::books::Packets {
+                idle: None,
+                before: 0,
+                new,
+                crossed: Some(1),
+                story: String::new(),
+                frames: Vec::new(),
+                stream: String::new(),
+                server: String::new(),
+            };
+            loss.packets = new.map(|new| Box::new(packets(new)));
+            assert_eq!(closed_idle(&loss, state, None, Around::default()).cause, expect, "{new:?} {state:?}");
+        };
+        check(Some(true), State::Terminating(1), Cause::RefusedWhileRouted);
+        check(Some(true), State::Stopped(1), Cause::RefusedWhileRouted);
+        check(Some(false), State::Terminating(1), Cause::IdleCloseRace);
+        check(None, State::Terminating(1), Cause::IdleCloseRace);
+        check(Some(true), State::Alive, Cause::IdleCloseRace);
+    }
+
     #[test]
     fn a_pod_that_is_slow_to_come_back_is_still_the_crashed_one() {
         let check = |ready: Micros, crashed: Option<Micros>, at: Micros, expect: Cause| {

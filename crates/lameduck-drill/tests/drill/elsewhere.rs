@@ -165,7 +165,7 @@ fn what_no_longer_listens_has_heard_the_signal() {
     // It answers on its one connection, and is killed with a request in hand.
     let (end, over) = mpsc::channel::<()>();
     let (holds, held) = mpsc::channel();
-    let began_at = std::time::Instant::now();
+    let (answers, answering) = mpsc::channel::<()>();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -178,7 +178,7 @@ fn what_no_longer_listens_has_heard_the_signal() {
                     return;
                 }
             }
-            if began_at.elapsed() > ms(1200) {
+            if answering.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
                 holds.send(()).unwrap();
                 let _ = over.recv();
                 return;
@@ -192,7 +192,9 @@ fn what_no_longer_listens_has_heard_the_signal() {
         begins.recv().unwrap();
         thread::sleep(ms(100));
         news.tell(News::Stopping { name: name.clone() });
-        thread::sleep(grace);
+        thread::sleep(ms(1200));
+        drop(answers);
+        thread::sleep(ms(300));
         held.recv().unwrap();
         drop(end);
         news.tell(News::Exited { name: name.clone() });

@@ -652,8 +652,25 @@ mod tests {
             (true, ACK, 133, end + 1, second),
             (false, RST, end + 1, 0, ""),
         ]);
-        let seen: Vec<_> = done.iter().map(|one| (one.id.as_str(), one.signal, one.before)).collect();
-        assert_eq!(seen, [("b", Signal::ClosedIdle, 1)]);
+        let seen: Vec<_> = done.iter().map(|one| (one.id.as_str(), one.signal, one.before, one.new)).collect();
+        assert_eq!(seen, [("b", Signal::ClosedIdle, 1, false)]);
+    }
+
+    /// The server closed it unused, as the request was on its way.
+    #[test]
+    fn a_connection_is_new_where_its_beginning_says_so() {
+        let request = "GET /a HTTP/1.1\r\nX-Request-Id: a\r\n\r\n";
+        let handshake = [(true, SYN, 0, 0, ""), (false, SYN | ACK, 0, 1, ""), (true, ACK, 1, 1, "")];
+        let closed = |seq| [(false, FIN | ACK, 1, seq, ""), (true, ACK, seq, 2, request), (false, RST, 2, 0, "")];
+        let check = |segments: &[(bool, u8, u32, u32, &str)], new: bool| {
+            let seen: Vec<_> = play(segments).iter().map(|one| (one.signal, one.before, one.new)).collect();
+            assert_eq!(seen, [(Signal::ClosedIdle, 0, new)]);
+        };
+        check(&[handshake, closed(1)].concat(), true);
+        // The capture began later.
+        check(&closed(1), false);
+        // 99 bytes came before that it has not, and were acknowledged.
+        check(&[handshake, closed(100)].concat(), false);
     }
 
     #[test]
