@@ -24,6 +24,9 @@ pub const VOLUME: &str = "lameduck";
 /// The init container.
 pub const COPIER: &str = "lameduck-copy";
 
+/// Volumes that an eviction may empty (cluster-autoscaler, FAQ, "What types of pods can prevent CA from removing a node?").
+const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
 /// Containers that other webhooks put into pods, which drain by rules of their own: only touched if they are named.
 const FOREIGN: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 
@@ -230,12 +233,25 @@ fn surroundings(draft: &mut Draft, settings: &Settings) -> Result<(), Misshapen>
     };
     if !has(draft, "/spec/volumes", VOLUME) {
         draft.put("/spec", "volumes", json!({"name": VOLUME, "emptyDir": {"sizeLimit": "32Mi"}}), false)?;
+        safe_to_evict(draft)?;
     }
     if !has(draft, "/spec/initContainers", COPIER) {
         let copier = copier(draft.object(), settings);
         draft.put("/spec", "initContainers", copier, true)?;
     }
     Ok(())
+}
+
+/// The cluster autoscaler leaves a node alone that has a pod with local storage, unless the pod says that nothing in it is missed. In
+/// this volume is a copy of the program.
+fn safe_to_evict(draft: &mut Draft) -> Result<(), Misshapen> {
+    let said = draft.object().pointer("/metadata/annotations").and_then(|all| all.get(SAFE_TO_EVICT));
+    let names = match said.and_then(Value::as_str) {
+        Some(names) if names.split(',').any(|name| name == VOLUME) => return Ok(()),
+        Some(names) if !names.is_empty() => format!("{names},{VOLUME}"),
+        Some(_) | None => VOLUME.to_owned(),
+    };
+    draft.set("/metadata/annotations", SAFE_TO_EVICT, names.into())
 }
 
 /// The init container: what the restricted Pod Security Standard asks of it, and nothing that raises what the pod needs.

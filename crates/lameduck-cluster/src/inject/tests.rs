@@ -97,6 +97,23 @@ fn check_left_alone(before: &Value, namespace: &Value, warning: Option<&str>) {
 }
 
 #[test]
+fn the_autoscaler_may_evict_what_could_be_evicted_before() {
+    let check = |before: Value, expect: Value| {
+        let mut pod = one(json!({"image": "x", "command": ["app"]}));
+        if !before.is_null() {
+            pod["metadata"]["annotations"][SAFE_TO_EVICT] = before;
+        }
+        let done = injected(&pod, &Value::Null);
+        whole(&pod, &done);
+        assert_eq!(done.pod["metadata"]["annotations"][SAFE_TO_EVICT], expect);
+    };
+    check(Value::Null, json!("lameduck"));
+    check(json!("cache,tmp"), json!("cache,tmp,lameduck"));
+    check(json!("lameduck,tmp"), json!("lameduck,tmp"));
+    check(json!(""), json!("lameduck"));
+}
+
+#[test]
 fn a_command_is_put_behind_ours() {
     let usual = [("LAMEDUCK_GRACE", "30s"), ("LAMEDUCK_LOG_FORMAT", "json")];
     check(json!({"command": ["node", "server.js"]}), &["node", "server.js"], Value::Null, &usual);
