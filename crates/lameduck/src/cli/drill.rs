@@ -330,8 +330,9 @@ impl Live {
                 }
             }
             Progress::Tick(tick) if self.terminal => {
+                let colon = if self.title.is_empty() { "" } else { ": " };
                 let line = format!(
-                    "{:>6.1}s  {}: {} sent, {} answered, {} failed, {} in flight",
+                    "{:>6.1}s  {}{colon}{} sent, {} answered, {} failed, {} in flight",
                     seconds(tick.at),
                     self.title,
                     tick.sent,
@@ -344,6 +345,13 @@ impl Live {
                 self.wrote = true;
             }
             Progress::LoadBegan { .. } | Progress::Tick(_) => {}
+        }
+    }
+
+    /// Says a line.
+    pub fn say(&mut self, text: &str) {
+        if !self.quiet {
+            self.line(text);
         }
     }
 

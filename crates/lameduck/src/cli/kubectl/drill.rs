@@ -179,7 +179,7 @@ fn from_inside(
     plan: &Plan,
     live: &mut Live,
 ) -> Result<(DrillResult, Vec<i64>), Failure> {
-    live.tell(&Progress::Began { wrapped: false, round: 1, rounds: 1 });
+    live.say(&format!("starting {} workers in namespace {}", workers.count, workers.namespace));
     let counts = |tick| live.tell(&Progress::Tick(tick));
     block(workers::drill(kube, deployment, event, workers, plan, counts))
 }
