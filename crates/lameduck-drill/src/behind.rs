@@ -25,14 +25,19 @@ pub(crate) struct Behind {
 /// Judges one request.
 pub(crate) fn judged(record: &Record, via: Via, seen: &Observation) -> Behind {
     let whose = seen.log.whose(record.id);
-    let saw = match (record.echoed || whose.is_some(), seen.log_kind) {
+    let in_a_log = seen.log.saw(record.id).is_some();
+    let saw = match (record.echoed || in_a_log, seen.log_kind) {
         (true, _) => Some(true),
         (false, LogKind::EveryArrival) => Some(false),
         (false, LogKind::None | LogKind::Some) => None,
     };
     let attempt = record.attempt;
     let suspects = suspects(&attempt, seen);
-    let replica = whose.or(if let [only] = suspects[..] { Some(only) } else { None });
+    let replica = whose.or(match suspects[..] {
+        // Who had it is somebody else, that routing never spoke of.
+        [only] if !in_a_log => Some(only),
+        _ => None,
+    });
     let verdict = match (attempt.ending, saw) {
         (Ending::Complete { status: ..500 } | Ending::Pending, _) => judge(&attempt, &ServerSide::default()),
         // An answer that carries the id back is the service's own.

@@ -36,12 +36,21 @@ impl LogKind {
     }
 }
 
+/// Whose line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A replica's, by its place in the routing table.
+    Replica(usize),
+    /// One's of whom routing has not spoken yet, by its place among these: whoever routes there heard of it first.
+    Stranger(usize),
+}
+
 /// Finds request ids in the lines of the replicas' output.
 #[derive(Debug)]
 pub(crate) struct Log {
     prefix: String,
     /// When an id was first seen, and whose line that was.
-    seen: HashMap<AttemptId, (Duration, usize)>,
+    seen: HashMap<AttemptId, (Duration, Whose)>,
     /// Attempts whose line says that a neighbour refused the connection.
     refused_by_neighbour: HashSet<AttemptId>,
 }
@@ -57,7 +66,7 @@ impl Log {
     }
 
     /// Takes a line of a replica, or a part of one, seen at `at`.
-    pub(crate) fn line(&mut self, replica: usize, line: &[u8], at: Duration) {
+    pub(crate) fn line(&mut self, whose: Whose, line: &[u8], at: Duration) {
         let prefix = self.prefix.as_bytes();
         let neighbour_refused = says_neighbour_refused(line);
         let mut rest = line;
@@ -65,7 +74,7 @@ impl Log {
             rest = &rest[found + prefix.len()..];
             if let Some((number, after)) = digits(rest) {
                 let retry = after.strip_prefix(b".").and_then(digits).map_or(0, |(retry, _)| retry);
-                self.seen.entry((number, retry as u32)).or_insert((at, replica));
+                self.seen.entry((number, retry as u32)).or_insert((at, whose));
                 if neighbour_refused {
                     self.refused_by_neighbour.insert((number, retry as u32));
                 }
@@ -79,7 +88,17 @@ impl Log {
 
     /// The replica whose log shows it.
     pub(crate) fn whose(&self, attempt: AttemptId) -> Option<usize> {
-        self.seen.get(&attempt).map(|(_, replica)| *replica)
+        match self.seen.get(&attempt)? {
+            (_, Whose::Replica(replica)) => Some(*replica),
+            (_, Whose::Stranger(_)) => None,
+        }
+    }
+
+    /// A stranger is one no more.
+    pub(crate) fn introduce(&mut self, stranger: usize, replica: usize) {
+        for (_, whose) in self.seen.values_mut().filter(|(_, whose)| *whose == Whose::Stranger(stranger)) {
+            *whose = Whose::Replica(replica);
+        }
     }
 
     /// Whether a gateway among the replica's processes says of an attempt that its neighbour on loopback refused the connection.
@@ -131,9 +150,19 @@ mod tests {
     fn log(lines: &[(&str, u64)]) -> Log {
         let mut log = Log::new("ab");
         for (line, at) in lines {
-            log.line(0, line.as_bytes(), ms(*at));
+            log.line(Whose::Replica(0), line.as_bytes(), ms(*at));
         }
         log
+    }
+
+    #[test]
+    fn a_stranger_is_nobodys_replica_until_routing_speaks_of_it() {
+        let mut log = Log::new("ab");
+        log.line(Whose::Stranger(0), b"ld-ab-1", Duration::ZERO);
+        log.line(Whose::Stranger(1), b"ld-ab-2", Duration::ZERO);
+        assert_eq!((log.saw((1, 0)), log.whose((1, 0))), (Some(Duration::ZERO), None));
+        log.introduce(0, 7);
+        assert_eq!((log.whose((1, 0)), log.whose((2, 0))), (Some(7), None));
     }
 
     #[test]

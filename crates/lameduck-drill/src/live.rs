@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::evidence::Whose;
 use crate::load::Load;
 use crate::progress::Progress;
 use crate::replica::{Reaction, Replica};
@@ -108,6 +109,7 @@ pub fn channel() -> (Sender, Receiver) {
 struct Known {
     shared: Rc<Shared>,
     by_name: HashMap<String, One>,
+    strangers: HashMap<String, usize>,
 }
 
 struct One {
@@ -120,7 +122,7 @@ struct One {
 /// The run from start to end; returns when the load began.
 pub(crate) async fn whole(shared: &Rc<Shared>, mut news: Receiver) -> Result<Duration, SetupError> {
     let (wanted, patience) = (shared.plan.replicas, shared.plan.ready_timeout);
-    let mut known = Known { shared: Rc::clone(shared), by_name: HashMap::new() };
+    let mut known = Known { shared: Rc::clone(shared), by_name: HashMap::new(), strangers: HashMap::new() };
     let enough = async {
         while shared.serving().len() < wanted
             && let Some(piece) = news.0.recv().await
@@ -185,9 +187,11 @@ impl Known {
             }
             News::Status { name, code } => self.status(&name, code),
             News::Log { name, line } => {
-                // Before its first word it is nobody's.
-                let index = self.replica(&name).map_or(usize::MAX, |replica| replica.index);
-                shared.log.borrow_mut().line(index, line.as_bytes(), now);
+                let whose = match self.replica(&name) {
+                    Some(replica) => Whose::Replica(replica.index),
+                    None => Whose::Stranger(self.stranger(name)),
+                };
+                shared.log.borrow_mut().line(whose, line.as_bytes(), now);
             }
             News::Enough => {}
             News::Event { what } => {
@@ -195,6 +199,12 @@ impl Known {
                 let _ = shared.notices.send(Progress::Event { at: now, event: what });
             }
         }
+    }
+
+    /// The place of one that writes and is not routed to, as far as is known here.
+    fn stranger(&mut self, name: String) -> usize {
+        let next = self.strangers.len();
+        *self.strangers.entry(name).or_insert(next)
     }
 
     fn replica(&self, name: &str) -> Option<Rc<Replica>> {
@@ -212,6 +222,10 @@ impl Known {
         self.shared.fleet.borrow_mut().replicas.push(Rc::clone(&replica));
         replica.record(now, Moment::Ready);
         self.shared.router.borrow_mut().route(index);
+        // It stays among them, so that the places of others stay theirs.
+        if let Some(stranger) = self.strangers.get(&name) {
+            self.shared.log.borrow_mut().introduce(*stranger, index);
+        }
         self.by_name.insert(name, One { replica, exited, routed: Rc::new(Cell::new(true)) });
     }
 

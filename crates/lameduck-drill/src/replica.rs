@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::evidence::Log;
+use crate::evidence::{Log, Whose};
 use crate::proc::Family;
 use crate::progress::Progress;
 use crate::{SetupError, proc};
@@ -207,7 +207,7 @@ fn take_line(replica: &Replica, log: &RefCell<Log>, line: &[u8], at: Duration) {
     if line.is_empty() {
         return;
     }
-    log.borrow_mut().line(replica.index, line, at);
+    log.borrow_mut().line(Whose::Replica(replica.index), line, at);
     let mut tail = replica.tail.borrow_mut();
     if tail.len() == TAIL_LINES {
         tail.pop_front();

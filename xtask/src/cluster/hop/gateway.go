@@ -65,5 +65,13 @@ func main() {
 		Transport:     &traced{Transport: transport, out: json.NewEncoder(os.Stdout)},
 		FlushInterval: -1,
 	}
-	log.Fatal(http.ListenAndServe(*listen, proxy))
+	// Else the server closes the request's body as it writes the head of the answer. Where the Transport has sent all of it, and is about to look
+	// whether there is more, it takes that for a failure and closes the connection before the answer is through: one POST in ten thousand.
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			log.Print(err)
+		}
+		proxy.ServeHTTP(w, r)
+	}
+	log.Fatal(http.ListenAndServe(*listen, http.HandlerFunc(handler)))
 }
