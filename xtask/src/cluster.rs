@@ -63,7 +63,7 @@ const SYSCTLS: [&str; 6] = [
 ];
 
 const HELP: &str = "\
-cargo xtask cluster up|status|down|drill|incident|first-hour
+cargo xtask cluster up|status|down|drill|incident|first-hour|workers
 
   up       Builds Kubernetes (once: some ten minutes), starts it, and says how kubectl reaches it. Root.
   status   Whether it is up, its nodes and its pods.
@@ -73,6 +73,7 @@ cargo xtask cluster up|status|down|drill|incident|first-hour
            [--servers a,b] [--events a,b] [--modes plain,observe,front] [--clients slices,nginx,envoy,kube-proxy]
            [--by webhook|command] [--rate 300, of all clients together] [--runs 1] [--lag SECONDS] [--profile envoy]
            [--envoy PATH] [--json FILE] [--table FILE: only the table of what such a file has]
+  workers  kubectl lameduck drill --workers, plain and with lameduck.
   incident gitlab-pid1
            The incident's own files as two containers of each pod, plain and cured, one pod of three deleted under load.
   first-hour [--write]
@@ -95,6 +96,7 @@ pub fn cluster(args: &[String]) -> anyhow::Result<ExitCode> {
         ["drill", ..] => return drill::drill(&args[1..]),
         ["first-hour", ..] => return hour::task(&args[1..]),
         ["incident", name] => return incident::incident(name),
+        ["workers"] => workers::send_the_load(&Kubectl::new()?)?,
         // What `up` starts in the new namespaces.
         ["room"] => room::room()?,
         ["node", number] => node::node(number.parse()?)?,

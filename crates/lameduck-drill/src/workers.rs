@@ -1,7 +1,7 @@
 //! A load of many machines: each worker sends a part of it and keeps its own books, and one who directs them tells all of them
 //! the same news and merges what they found.
 //!
-//! A worker reads lines of JSON: an [`Order`], then [`News`]. It writes lines of JSON, [`Said`], of which the last is its result or why there is
+//! A worker reads lines of JSON: an [`Order`], then [`News`], and at last [`OVER`]. It writes lines of JSON, [`Said`], of which the last is its result or why there is
 //! none. Where nobody tells it anything any more its load ends. Both ends are of one version: the schema says of which.
 
 mod merge;
@@ -19,6 +19,8 @@ pub use merge::{NotMerged, merged};
 
 /// The schema of [`Order`].
 pub const SCHEMA: &str = "lameduck.work/1";
+/// The line that says that nothing more is told: what a worker is to find is complete.
+pub const OVER: &str = "\"over\"";
 /// Answered requests that go into one line.
 const MARKS_A_LINE: usize = 2000;
 /// The counts are told in every so many-th of their steps: once a second.
@@ -169,9 +171,9 @@ pub fn work(input: impl Read + Send + 'static, mut output: impl Write) -> std::i
         Err(error) => return failed(&mut output, &error),
     };
     let (sender, receiver) = live::channel();
-    // It ends with its input; where the result comes first, with the process.
+    // Where the result comes first it ends with the process.
     std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
+        for line in lines.map_while(Result::ok).take_while(|line| line != OVER) {
             if let Ok(piece) = serde_json::from_str::<News>(&line)
                 && !sender.tell(piece)
             {

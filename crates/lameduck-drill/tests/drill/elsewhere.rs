@@ -10,7 +10,7 @@ use std::time::Duration;
 use lameduck_core::Cause;
 use lameduck_core::timeline::Moment;
 use lameduck_drill::live::{News, Sender, channel};
-use lameduck_drill::workers::{Heard, Order, merged, work};
+use lameduck_drill::workers::{Heard, OVER, Order, merged, work};
 use lameduck_drill::{Plan, Progress, SetupError, Tick, follow};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -277,35 +277,43 @@ fn books_of_workers_are_merged() {
         writeln!(inputs[n], "{order}").unwrap();
     }
     drop(said);
-    let mut tell = move |news: &News| {
+    let mut line = move |line: &str| {
         for input in &mut inputs {
-            writeln!(input, "{}", serde_json::to_string(news).unwrap()).unwrap();
+            writeln!(input, "{line}").unwrap();
         }
     };
-    tell(&leaving.routed());
-    tell(&staying.routed());
+    let mut tell = move |news: Option<&News>| {
+        line(&news.map_or_else(|| OVER.to_owned(), |news| serde_json::to_string(news).unwrap()));
+    };
+    tell(Some(&leaving.routed()));
+    tell(Some(&staying.routed()));
     let mut heard = [Heard::default(), Heard::default()];
     let mut director = Some(move || {
         let name = leaving.name.clone();
         thread::sleep(LAG);
-        tell(&News::Event { what: "delete".into() });
-        tell(&News::Stopping { name: name.clone() });
+        tell(Some(&News::Event { what: "delete".into() }));
+        tell(Some(&News::Stopping { name: name.clone() }));
         leaving.end();
-        tell(&News::Exited { name: name.clone() });
-        tell(&News::Status { name: name.clone(), code: 143 });
+        tell(Some(&News::Exited { name: name.clone() }));
+        tell(Some(&News::Status { name: name.clone(), code: 143 }));
         thread::sleep(LAG);
-        tell(&News::Unrouted { name });
+        tell(Some(&News::Unrouted { name }));
         thread::sleep(LAG);
-        tell(&News::Enough);
+        tell(Some(&News::Enough));
+        tell(None);
+        // Its input does not end before its output does.
+        tell
     });
+    let mut directed = None;
     for (n, line) in lines {
         heard[n].line(&line);
         if heard.iter().all(|one| one.began)
             && let Some(director) = director.take()
         {
-            thread::spawn(director);
+            directed = Some(thread::spawn(director));
         }
     }
+    drop(directed.unwrap().join().unwrap());
     assert!(workers.into_iter().all(|worker| worker.join().unwrap()));
     staying.end();
     let counts = Tick::together(heard.iter().map(|one| one.counts));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lameduck_drill::live::{self, News, Receiver};
-use lameduck_drill::workers::{Heard, Order, merged};
+use lameduck_drill::workers::{Heard, OVER, Order, merged};
 use lameduck_drill::{DrillResult, Plan, Tick};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,8 @@ pub const MOST: usize = 100;
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// How long images may take to be pulled, and pods to start.
 const START: Duration = Duration::from_mins(2);
+/// How long a worker may take to say what it found.
+const SAYS: Duration = Duration::from_secs(30);
 /// A worker that nobody directs any more ends by itself; the cluster ends one that does not.
 const LONGEST: Duration = Duration::from_hours(1);
 /// How long a Job that could not be deleted stays.
@@ -157,14 +159,27 @@ async fn directed(
     }
     let mut heard: Vec<Heard> = pods.iter().map(|_| Heard::default()).collect();
     let mut began = Some(began);
-    // Workers that are told nothing more have to have been told that it is enough: else whoever directs has given up.
-    let mut enough = false;
+    // News end after it was enough: else whoever directs has given up.
+    let (mut enough, mut over) = (false, false);
+    let patience = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(patience);
     loop {
         tokio::select! {
-            piece = news.next(), if !enough => {
-                let piece = piece.ok_or(NotDrilled::NoLoad)?;
-                enough = piece == News::Enough;
-                let line = line(&piece);
+            () = &mut patience, if over => {
+                let late = heard.iter().position(|one| one.end.is_none()).unwrap_or_default();
+                let why = "its load was over, and it said nothing more".to_owned();
+                return Err(NotDrilled::Worker { pod: pods[late].clone(), why });
+            }
+            piece = news.next(), if !over => {
+                over = piece.is_none();
+                enough |= piece == Some(News::Enough);
+                if over && !enough {
+                    return Err(NotDrilled::NoLoad);
+                }
+                if over {
+                    patience.as_mut().reset(tokio::time::Instant::now() + plan.longest_exchange() + SAYS);
+                }
+                let line = piece.map_or_else(|| OVER.to_owned(), |piece| line(&piece));
                 for input in &inputs {
                     let _ = input.send(line.clone());
                 }
