@@ -28,7 +28,7 @@ cargo xtask TASK
 
   test                       All tests. As root it installs the packages they need; else it lists them.
   test --cluster             The tests on a real Kubernetes of their own, which is built once. Root.
-  cluster up|status|down|drill|incident|first-hour
+  cluster up|status|down|drill|incident|first-hour|workers
                              That Kubernetes, to work with.
   slim                       The static build for images: prints its path and its size.
   bench NAME [--json FILE]   A performance claim against its peers: init, early-term, front, check, explain,
