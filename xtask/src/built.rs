@@ -13,6 +13,13 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Builds lameduck as it is developed, and returns where it is.
+pub fn debug() -> anyhow::Result<PathBuf> {
+    let status = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "lameduck"]).status();
+    ensure!(status.context("cargo build")?.success(), "lameduck could not be built");
+    Ok(target().join("debug/lameduck"))
+}
+
 /// Builds for release what `selection` names, and returns where the program `name` of it is. Programs are used as they are
 /// shipped: a client that is not optimised would take the CPU that others need.
 pub fn release(selection: &[&str], name: &str) -> anyhow::Result<PathBuf> {

@@ -74,7 +74,7 @@ pub fn test() -> anyhow::Result<ExitCode> {
         }
     }
     let steady = status.success() || !failed.is_empty() && unsteady.len() == failed.len() && counts.crashed == 0;
-    counts.failed -= (unsteady.len() as u64).min(counts.failed);
+    counts.failed = counts.failed.saturating_sub(unsteady.len() as u64);
     counts.passed += unsteady.len() as u64;
     counts.check_fuzz_targets();
     counts.check_soak(&slim);

@@ -115,7 +115,7 @@ impl Load {
                 shift += now.saturating_sub(due);
                 due = now;
             }
-            self.send(due, None, false);
+            self.send(self.template(|_| true), due, None);
         }
     }
 
@@ -142,7 +142,7 @@ impl Load {
         self.silent.set(true);
         let _ = tokio::time::timeout(self.shared.plan.timeout, self.landed()).await;
         for _ in 0..count {
-            self.send(self.shared.clock.now(), None, true);
+            self.send(self.template(leaves_it_idle), self.shared.clock.now(), None);
         }
         let _ = tokio::time::timeout(self.shared.plan.timeout, self.landed()).await;
         let spread = (quiet / 50).max(Duration::from_millis(20));
@@ -158,21 +158,18 @@ impl Load {
         uses.sort_unstable();
         for (at, connection) in uses {
             self.shared.clock.until(at).await;
-            self.send(at, Some(connection), false);
+            self.send(self.template(|_| true), at, Some(connection));
         }
         self.silent.set(false);
         self.resume.notify_one();
     }
 
-    /// Sends one request now, on a given idle connection or as the profile chooses; where its connection is to be idle afterwards, not
-    /// one that takes it for itself, and lives on while the others close.
-    fn send(&self, intended: Duration, connection: Option<u64>, to_be_idle: bool) {
-        let mix = &self.shared.plan.mix;
-        let stays = |template: &Template| !matches!(template.kind, Kind::WebSocket { .. });
-        let mut template = draw(mix, &mut self.draws.borrow_mut());
-        while to_be_idle && !stays(&mix[template]) && mix.iter().any(stays) {
-            template = draw(mix, &mut self.draws.borrow_mut());
-        }
+    fn template(&self, fits: impl Fn(&Template) -> bool) -> usize {
+        draw(&self.shared.plan.mix, &mut self.draws.borrow_mut(), fits)
+    }
+
+    /// Sends one request now, on a given idle connection or as the profile chooses.
+    fn send(&self, template: usize, intended: Duration, connection: Option<u64>) {
         let number = {
             let mut book = self.shared.book.borrow_mut();
             book.scheduled += 1;
@@ -187,6 +184,11 @@ impl Load {
             request.flight.landed.notify_one();
         });
     }
+}
+
+/// Not one that takes its connection for itself, and lives on while the others close.
+fn leaves_it_idle(template: &Template) -> bool {
+    !matches!(template.kind, Kind::WebSocket { .. })
 }
 
 /// A new connection, which of all it is, and what counts it.

@@ -230,15 +230,16 @@ pub fn default_mix() -> Vec<Template> {
     vec![template("GET", 9), template("HEAD", 1)]
 }
 
-/// Draws one template of a mix that is not empty, by weight.
-pub(crate) fn draw(mix: &[Template], rng: &mut Rng) -> usize {
-    let total: u64 = mix.iter().map(|template| u64::from(template.weight)).sum();
-    let mut left = rng.below(total as usize) as u64;
+/// Draws one template of a mix that is not empty, by weight; of those that fit, if any does.
+pub(crate) fn draw(mix: &[Template], rng: &mut Rng, fits: impl Fn(&Template) -> bool) -> usize {
+    let any = mix.iter().any(&fits);
+    let weight = |template: &Template| if !any || fits(template) { u64::from(template.weight) } else { 0 };
+    let mut left = rng.below(mix.iter().map(weight).sum::<u64>() as usize) as u64;
     for (n, template) in mix.iter().enumerate() {
-        if left < u64::from(template.weight) {
+        if left < weight(template) {
             return n;
         }
-        left -= u64::from(template.weight);
+        left -= weight(template);
     }
     mix.len() - 1
 }
@@ -306,8 +307,11 @@ mod tests {
     fn draws_by_weight() {
         let mix = parse_request_file("GET /a 3\nGET /b 1").unwrap();
         let mut rng = Rng::new(3);
-        let first = (0..40_000).filter(|_| draw(&mix, &mut rng) == 0).count();
+        let first = (0..40_000).filter(|_| draw(&mix, &mut rng, |_| true) == 0).count();
         assert!((29_500..30_500).contains(&first), "{first}");
+        assert!((0..100).all(|_| draw(&mix, &mut rng, |template| template.path == "/b") == 1));
+        let neither = (0..100).filter(|_| draw(&mix, &mut rng, |_| false) == 0).count();
+        assert!((50..100).contains(&neither), "where none fits, all do: {neither}");
     }
 
     proptest! {

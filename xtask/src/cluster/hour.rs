@@ -128,7 +128,7 @@ fn tempfolder() -> anyhow::Result<PathBuf> {
 }
 
 /// The images that the page names. There is no registry: they have the files of this machine under the names that they have elsewhere.
-pub fn provide() -> anyhow::Result<()> {
+fn provide() -> anyhow::Result<()> {
     let of = |name: &str, programs: &[&str]| -> anyhow::Result<Image> {
         let found = programs.iter().map(|name| packages::find(name).with_context(|| format!("{name} is missing")));
         Ok(Image::of(name, found.collect::<anyhow::Result<_>>()?, &[], Vec::new()))
@@ -145,7 +145,7 @@ pub fn provide() -> anyhow::Result<()> {
 }
 
 /// What `docker build -f deploy/Dockerfile .` makes, by its own commands: there is no Docker where this runs.
-fn of_dockerfile() -> anyhow::Result<Image> {
+pub fn of_dockerfile() -> anyhow::Result<Image> {
     let text = fs::read_to_string(root().join("deploy/Dockerfile"))?.replace("\\\n", " ");
     let out = Path::new(STATE).join("dockerfile");
     for command in text.lines().filter_map(|line| line.strip_prefix("RUN ")) {

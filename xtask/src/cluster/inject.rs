@@ -31,8 +31,7 @@ pub struct Webhook {
 impl Webhook {
     /// Builds and starts it, and tells the API server to ask it about the pods of the namespace.
     pub fn start(kubectl: &Kubectl, dir: &Path) -> anyhow::Result<Webhook> {
-        let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "lameduck"]).status();
-        ensure!(build.context("cargo build")?.success(), "the webhook could not be built");
+        let program = built::debug()?;
         kubectl.apply(&objects())?;
         let config = format!("{STATE}/kubeconfig");
         let config: Value = serde_json::from_slice(&fs::read(&config).context(config)?)?;
@@ -42,7 +41,7 @@ impl Webhook {
         let cluster = &config["clusters"][0]["cluster"];
         let said =
             |name: &str| cluster[name].as_str().map(str::to_owned).with_context(|| format!("{name} of the kubeconfig"));
-        let mut command = Command::new(built::target().join("debug/lameduck"));
+        let mut command = Command::new(program);
         command.args(["webhook", "--no-registry", "--image", image::OURS, "--namespace", NAME, "--secret", NAME]);
         command.args(["--configuration", NAME, "--host", net::HOST, "--listen", &format!("{}:{PORT}", net::HOST)]);
         command.args(["--health", &format!("{}:{}", net::HOST, PORT + 1)]);

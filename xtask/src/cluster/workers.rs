@@ -1,5 +1,6 @@
 //! The load of `kubectl lameduck drill --workers`: pods of a real Job, directed through a real API server and real kubelets.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -7,7 +8,7 @@ use lameduck_drill::servers::Server;
 use serde_json::Value;
 
 use super::deployment::{self, By, Mode};
-use super::{Kubectl, STATE, hour};
+use super::{Kubectl, STATE, hour, incident};
 use crate::built;
 
 const NAME: &str = "worked";
@@ -16,7 +17,7 @@ const REPLICAS: usize = 2;
 
 /// Two workers, one deletion, a Deployment that loses nothing and one that does.
 pub fn send_the_load(kubectl: &Kubectl) -> anyhow::Result<()> {
-    hour::provide()?;
+    incident::import(&hour::of_dockerfile()?.write(&Path::new(STATE).join("images"))?)?;
     let server = Server::from_id("gunicorn").context("gunicorn")?;
     for mode in [Mode::Observe, Mode::Plain] {
         deployment::begin(kubectl, &deployment::manifest(&server, mode, By::Command, NAME, REPLICAS), NAME)?;
@@ -47,9 +48,7 @@ pub fn send_the_load(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 fn drilled() -> anyhow::Result<(Option<i32>, Value)> {
-    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "lameduck"]).status();
-    ensure!(build.context("cargo build")?.success(), "lameduck could not be built");
-    let mut command = Command::new(built::target().join("debug/lameduck"));
+    let mut command = Command::new(built::debug()?);
     command.args(["kubectl", "drill", &format!("deployment/{NAME}"), "--event", "delete", "--lag", "2s"]);
     command.args([
         "--workers",

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use lameduck_core::Cause;
 use lameduck_core::timeline::Moment;
-use lameduck_drill::live::{News, Sender, channel};
+use lameduck_drill::live::{News, Receiver, Sender, channel};
 use lameduck_drill::workers::{Heard, OVER, Order, merged, work};
-use lameduck_drill::{Plan, Progress, SetupError, Tick, follow};
+use lameduck_drill::{DrillResult, Plan, Progress, SetupError, Tick, follow};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture;
@@ -57,6 +57,15 @@ impl Service {
     }
 }
 
+/// Follows, and tells whoever directs that the load has begun.
+fn followed(plan: &Plan, news: Receiver, began: &mpsc::Sender<()>) -> Result<DrillResult, SetupError> {
+    follow(plan, news, |piece| {
+        if let Progress::LoadBegan { .. } = piece {
+            began.send(()).unwrap();
+        }
+    })
+}
+
 /// Ends one of two, and lets routing hear of it late.
 fn direct(news: &Sender, leaving: &mut Service) {
     let name = leaving.name.clone();
@@ -85,11 +94,7 @@ fn the_load_follows_what_it_is_told() {
     });
     let plan =
         Plan { replicas: 2, rate: 200.0, lag: Duration::ZERO, rtt: Duration::ZERO, min_sample: 1, ..Plan::default() };
-    let result = follow(&plan, receiver, |piece| {
-        if let Progress::LoadBegan { .. } = piece {
-            began.send(()).unwrap();
-        }
-    });
+    let result = followed(&plan, receiver, &began);
     director.join().unwrap();
     let mut staying = staying;
     staying.end();
@@ -139,11 +144,7 @@ fn what_closes_with_sigkill_was_no_reaction_to_term() {
         news.tell(News::Status { name, code: 137 });
         news.tell(News::Enough);
     });
-    let result = follow(&plan, receiver, |piece| {
-        if let Progress::LoadBegan { .. } = piece {
-            began.send(()).unwrap();
-        }
-    });
+    let result = followed(&plan, receiver, &began);
     director.join().unwrap();
     let result = result.unwrap();
     let causes = &result.tally.causes;
@@ -186,8 +187,9 @@ fn what_no_longer_listens_has_heard_the_signal() {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
         }
     });
+    // Rarely, so that one connection will do.
     let plan =
-        Plan { replicas: 1, rate: 20.0, grace, lag: ms(9000), min_sample: 1, rtt: Duration::ZERO, ..Plan::default() };
+        Plan { replicas: 1, rate: 2.0, grace, lag: ms(9000), min_sample: 1, rtt: Duration::ZERO, ..Plan::default() };
     let director = thread::spawn(move || {
         begins.recv().unwrap();
         thread::sleep(ms(100));
@@ -201,11 +203,7 @@ fn what_no_longer_listens_has_heard_the_signal() {
         news.tell(News::Status { name, code: 137 });
         news.tell(News::Enough);
     });
-    let result = follow(&plan, receiver, |piece| {
-        if let Progress::LoadBegan { .. } = piece {
-            began.send(()).unwrap();
-        }
-    });
+    let result = followed(&plan, receiver, &began);
     director.join().unwrap();
     server.join().unwrap();
     let causes = result.unwrap().tally.causes;
@@ -239,11 +237,7 @@ fn routing_comes_back_to_one_that_it_left() {
         }
     });
     let plan = Plan { replicas: 2, rate: 200.0, lag: LAG / 2, rtt: Duration::ZERO, min_sample: 1, ..Plan::default() };
-    let result = follow(&plan, receiver, |piece| {
-        if let Progress::LoadBegan { .. } = piece {
-            began.send(()).unwrap();
-        }
-    });
+    let result = followed(&plan, receiver, &began);
     director.join().unwrap();
     first.end();
     second.end();

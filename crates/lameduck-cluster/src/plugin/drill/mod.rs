@@ -85,7 +85,7 @@ pub enum NotDrilled {
     NoLoad,
     /// The workers do not run.
     #[error(
-        "job/{job} of namespace {namespace}: {running} of {wanted} workers run after {seconds} s{why}; the job was deleted"
+        "job/{job} of namespace {namespace}: {running} of {wanted} workers run, and {seconds} s are the most that is waited{why}; the job was deleted"
     )]
     NoWorkers {
         /// Their Job.
@@ -96,7 +96,7 @@ pub enum NotDrilled {
         running: usize,
         /// How many were asked for.
         wanted: usize,
-        /// After how long.
+        /// The longest that is waited.
         seconds: u64,
         /// What the others wait for.
         why: String,

@@ -8,6 +8,7 @@ use lameduck_drill::live::{self, News, Receiver};
 use lameduck_drill::workers::{Heard, OVER, Order, merged};
 use lameduck_drill::{DrillResult, Plan, Tick};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -112,12 +113,28 @@ async fn load(
     let job = job["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let found = tokio::select! {
         found = directed(kube, workers, &job, plan, news, began, counts) => found,
-        _ = tokio::signal::ctrl_c() => Err(NotDrilled::Interrupted),
+        () = told_to_end() => Err(NotDrilled::Interrupted),
     };
     let gone = delete(kube, workers, &job).await;
     let found = found?;
     gone?;
     Ok(found)
+}
+
+/// As a drill from here is: by INT, TERM or HUP.
+async fn told_to_end() {
+    let of = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // It then ends the process, as it does by default.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = of(SignalKind::interrupt()) => {}
+        () = of(SignalKind::terminate()) => {}
+        () = of(SignalKind::hangup()) => {}
+    }
 }
 
 async fn delete(kube: &Kube, workers: &Workers, job: &str) -> Result<(), Refused> {
@@ -171,15 +188,18 @@ async fn directed(
                 return Err(NotDrilled::Worker { pod: pods[late].clone(), why });
             }
             piece = news.next(), if !over => {
-                over = piece.is_none();
-                enough |= piece == Some(News::Enough);
-                if over && !enough {
-                    return Err(NotDrilled::NoLoad);
-                }
-                if over {
-                    patience.as_mut().reset(tokio::time::Instant::now() + plan.longest_exchange() + SAYS);
-                }
-                let line = piece.map_or_else(|| OVER.to_owned(), |piece| line(&piece));
+                let line = match piece {
+                    Some(piece) => {
+                        enough |= piece == News::Enough;
+                        line(&piece)
+                    }
+                    None if enough => {
+                        over = true;
+                        patience.as_mut().reset(tokio::time::Instant::now() + plan.longest_exchange() + SAYS);
+                        OVER.to_owned()
+                    }
+                    None => return Err(NotDrilled::NoLoad),
+                };
                 for input in &inputs {
                     let _ = input.send(line.clone());
                 }
@@ -266,7 +286,13 @@ fn waits_for(pod: &Value) -> Option<String> {
     let scheduled = pod["status"]["conditions"].as_array().into_iter().flatten();
     let not_scheduled =
         scheduled.filter(|one| one["type"] == "PodScheduled" && one["status"] == "False").find_map(said);
-    let why = said(&state["waiting"]).or_else(|| said(&state["terminated"])).or(not_scheduled);
+    // The Job goes, and its logs with it: what can be said of it is said now.
+    let ended = |words: String| {
+        let code =
+            state["terminated"]["exitCode"].as_i64().map_or_else(String::new, |code| format!(", exit code {code}"));
+        format!("{words}{code}: has its image /bin/lameduck of version {}?", env!("CARGO_PKG_VERSION"))
+    };
+    let why = said(&state["waiting"]).or_else(|| said(&state["terminated"]).map(ended)).or(not_scheduled);
     Some(format!("{name}: {}", why.unwrap_or_else(|| "no reason is told".to_owned())))
 }
 
@@ -299,8 +325,10 @@ mod tests {
         let full =
             json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]);
         check(json!({"conditions": full}), Some("w-0: Unschedulable: 0/2 nodes"));
-        let ended = json!({"terminated": {"reason": "StartError"}});
-        check(json!({"phase": "Failed", "containerStatuses": [{"state": ended}]}), Some("w-0: StartError"));
+        let ended = json!({"terminated": {"reason": "Error", "exitCode": 2}});
+        let expect =
+            format!("w-0: Error, exit code 2: has its image /bin/lameduck of version {}?", env!("CARGO_PKG_VERSION"));
+        check(json!({"phase": "Failed", "containerStatuses": [{"state": ended}]}), Some(&expect));
         check(json!({"containerStatuses": [{"state": {"running": {}}}]}), None);
         check(json!({}), Some("w-0: no reason is told"));
     }

@@ -98,7 +98,7 @@ pub fn drill(args: &[OsString], env: &impl Fn(&str) -> Option<OsString>) -> Resu
     let (kube, namespace) = reach(&given, env)?;
     let namespace = namespace.ok_or_else(|| given.usage("--all-namespaces: a drill is of one Deployment"))?;
     let (service, port) = (given.text("service")?, given.text("port")?);
-    let workers = given.one("workers", "a number from 1 to 100", |text| {
+    let workers = given.one("workers", &format!("a number from 1 to {MOST}"), |text| {
         text.parse::<usize>().ok().filter(|count| (1..=MOST).contains(count))
     })?;
     let image = given.text("worker-image")?;
